@@ -1,0 +1,255 @@
+"""The default energy of the outlier detector: what is strange in a table."""
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from skebm._torch import chunk_rows, in_chunks
+from skebm.energies.bag import MemoryBag
+from skebm.energies.energy import Energy
+from skebm.energies.local import LocalMemory
+from skebm.energies.memory import Memory
+from skebm.energies.views import Ranked, Standardized, Whitened, row_scale
+
+
+class AnomalyEnergy(Energy):
+    """Strangeness of a row of a table, in units of the training rows' spread.
+
+    With s(e) = (e - median) / IQR over the training rows, each measured with its own
+    copy left out:
+
+    - clean training rows: E(x) = s(sum over views of s(L_view(x))), L the
+      `LocalMemory` energy (low temperature, all stored rows);
+    - rows that may hold anomalies: E(x) = max(that, s(R(x))), L without its local terms
+      (a clump of anomalies would set the local scale) and R the `MemoryBag` energy
+      (high temperature, small trimmed memories). Isolated rows are high in L, clumps
+      in R; a row is strange if either says so.
+
+    Views: half-whitened z, and normal scores (clean rows) or their mean with z (rows
+    that may hold anomalies: ranks alone close the gap to a clump); where at least half
+    of the columns share a unit (pixels, ratings) one view, z with a pooled scale and
+    the shared directions stressed. R sees the last view. Views are computed in float64
+    and rounded to float32, which also removes what a matrix product's rounding owes to
+    the place of a row in its batch.
+
+    Parameters
+    ----------
+    clean : bool, default=True
+        Whether the training rows are known to be free of anomalies.
+
+    Attributes
+    ----------
+    rows : Tensor of shape (m, d)
+        Stored rows, in the units of the table.
+    stored_energy : Tensor of shape (m,)
+        E of the stored rows, own copy left out.
+
+    Notes
+    -----
+    Fit and score cost O(n m d); memory O(m d) plus one chunk. Limits: exp(-E) is not
+    normalisable, so E ranks rows and is no negative log-density.
+
+    References
+    ----------
+    .. [1] Ramaswamy, Rastogi, Shim (2000), Efficient algorithms for mining outliers
+       from large data sets, SIGMOD.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import AnomalyEnergy
+    >>> g = torch.Generator().manual_seed(0)
+    >>> energy = AnomalyEnergy().store(torch.randn(99, 2, generator=g), generator=g)
+    >>> bool(energy(torch.full((1, 2), 9.0)) > energy(torch.zeros(1, 2)))
+    True
+    """
+
+    rows: Tensor
+    scales: Tensor
+    stored_energy: Tensor
+    memories: nn.ModuleList
+    n_stages = 3
+
+    def __init__(self, clean: bool = True) -> None:
+        super().__init__()
+        self.clean = clean
+
+    def store(
+        self, x: Tensor, own: Tensor | None = None, *, generator: Generator
+    ) -> Self:
+        """Fit the views and store the rows of ``x``.
+
+        Parameters
+        ----------
+        x : Tensor of shape (m, d)
+            Rows, m >= 2, float32 or float64.
+        own : Tensor of shape (m,), default=None
+            The stored row that counts as each row's own copy; itself by default.
+        generator : Generator
+            Source of the bag's draws, on the CPU.
+
+        Returns
+        -------
+        self : AnomalyEnergy
+            The energy with its rows.
+        """
+        own = torch.arange(len(x), device=x.device) if own is None else own
+        for _ in self.stages(x, own, generator=generator):
+            pass
+        return self
+
+    def stages(self, x: Tensor, own: Tensor, *, generator: Generator) -> Iterator[str]:
+        """Do the work of `store` in ``n_stages`` parts.
+
+        Parameters
+        ----------
+        x, own, generator
+            As in `store`.
+
+        Yields
+        ------
+        str
+            The name of each part, when it is done.
+        """
+        self.register_buffer("rows", x)
+        self._fit_views(x)
+        yield "views"
+        views = in_chunks(self._look, self.chunk, x, torch.full_like(own, -1))
+        seen = in_chunks(self._look, self.chunk, x, own)
+        pairs = zip(views, seen, strict=True)
+        memories = [self._memory().store(*pair, own) for pair in pairs]
+        self.memories = nn.ModuleList(memories)
+        terms = [memory.stored_energy for memory in memories]
+        yield "neighbours"
+        if not self.clean:
+            self.bag = MemoryBag().store(views[-1], seen[-1], own, generator=generator)
+            terms.append(self.bag.stored_energy)
+        self._fit_scales([term.double() for term in terms])
+        yield "scales"
+
+    def forward(self, x: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the energy of rows ``x``.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+        own : Tensor of shape (n,), default=None
+            The stored copy of each row, which is left out; -1 for none.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            E(x), float64.
+        """
+        own = x.new_full((len(x),), -1, dtype=torch.long) if own is None else own
+        views = self._look(x, own)
+        terms = [m(z, own) for m, z in zip(self.memories, views, strict=True)]
+        if not self.clean:
+            terms.append(self.bag(views[-1], own))
+        return self._combine([term.double() for term in terms])
+
+    def sample(self, n_samples: int, threshold: float, generator: Generator) -> Tensor:
+        """Draw rows from a kernel density over the stored rows with E <= threshold.
+
+        The density is that of `Memory` in standardised columns; 1/beta is the median
+        squared distance to the nearest other row, per column, over 1,000 rows at most.
+        Constant columns stay constant.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of rows.
+        threshold : float
+            Energy above which stored rows are left out.
+        generator : Generator
+            Source of randomness, on the CPU.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, d)
+            Rows in the units of the table, float64, on the CPU.
+        """
+        typical = self.rows[self.stored_energy <= threshold].double()
+        standardized = Standardized().fit(typical)
+        z = standardized(typical)
+        some = torch.randperm(len(z), generator=generator)[:1000].to(z.device)
+        gaps = torch.cdist(z[some], z).topk(min(2, len(z)), largest=False).values[:, -1]
+        variance = float(gaps.square().median()) / z.shape[1] + 1e-12
+        density = Memory(1 / variance).store(z.cpu())
+        drawn = density.sample(n_samples, generator=generator)
+        center, scale = standardized.center.cpu(), standardized.scale.cpu()
+        varies = standardized.varies.cpu()
+        return torch.where(varies, center + scale * drawn, center)
+
+    @property
+    def chunk(self) -> int:
+        """Rows per chunk at which a chunk's matrices stay near a core's cache.
+
+        Returns
+        -------
+        int
+            Between 32 and 128.
+        """
+        return chunk_rows(*self.rows.shape)
+
+    def _memory(self) -> LocalMemory:
+        """Return the memory of one view, without weights."""
+        if self.clean:
+            return LocalMemory()
+        return LocalMemory(rescaling=0.0, tangent_weight=0.0)
+
+    def _fit_views(self, x: Tensor) -> None:
+        """Fit the coordinates in float64."""
+        wide = x.double()
+        self.standardized = Standardized().fit(wide)
+        z = self.standardized(wide)
+        pooled = self.standardized.pooled
+        self.whitened = Whitened(0.25 if pooled else -0.25).fit(z)
+        self.ranked = None if pooled else Ranked().fit(z, self.standardized.varies)
+
+    def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:
+        """Return the views of rows ``x``, each (n, d); the bag sees the last one."""
+        z, seen = self.standardized(x.double()), own >= 0
+        views = [self.whitened(z, seen)]
+        if self.ranked is not None:
+            within, beyond = self.ranked(z, seen)
+            views.append(within + beyond if self.clean else 0.5 * (z + within))
+        return tuple(view.float() for view in views)
+
+    def _fit_scales(self, terms: list[Tensor]) -> None:
+        """Take median and spread of every term, then of the local sum."""
+        n_local = len(self.memories)
+        scales = [_location(term) for term in terms]
+        local = _local_sum(terms[:n_local], scales[:n_local])
+        scales.insert(n_local, _location(local))
+        self.register_buffer("scales", torch.stack(scales))
+        e = in_chunks(lambda *t: (self._combine(list(t)),), self.chunk, *terms)[0]
+        self.register_buffer("stored_energy", e)
+
+    def _combine(self, terms: list[Tensor]) -> Tensor:
+        """Return the energy from the terms: local ones first, then the bag's."""
+        n_local = len(self.memories)
+        local = _local_sum(terms[:n_local], list(self.scales[:n_local]))
+        e = _scaled(local, self.scales[n_local])
+        if self.clean:
+            return e
+        return torch.maximum(e, _scaled(terms[-1], self.scales[-1]))
+
+
+def _local_sum(terms: list[Tensor], scales: list[Tensor]) -> Tensor:
+    """Return the sum of the scaled terms."""
+    pairs = zip(terms, scales, strict=True)
+    return torch.stack([_scaled(term, scale) for term, scale in pairs]).sum(0)
+
+
+def _location(values: Tensor) -> Tensor:
+    """Return (median, spread) of a vector as one tensor."""
+    return torch.stack([values.median(), row_scale(values)])
+
+
+def _scaled(values: Tensor, location: Tensor) -> Tensor:
+    """Return (values - median) / spread."""
+    return (values - location[0]) / location[1]

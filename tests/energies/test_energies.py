@@ -1,0 +1,290 @@
+"""Every energy through the same questions."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch.testing import assert_close
+
+import skebm.energies
+from skebm.energies import (
+    AnomalyEnergy,
+    Frozen,
+    LocalMemory,
+    Memory,
+    MemoryBag,
+    Quadratic,
+    Scaled,
+    Sum,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def table(n, seed=0):
+    x = torch.randn(n, 3, generator=generator(seed), dtype=torch.float64)
+    return x * torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+
+
+def quadratic(seed=0):
+    root = table(3, seed) + 2 * torch.eye(3, dtype=torch.float64)
+    return Quadratic().match(table(1, seed + 1)[0], root @ root.T)
+
+
+def memory():
+    return Memory(beta=2.0).store(table(20))
+
+
+ENERGIES = {
+    "quadratic": quadratic,
+    "memory": memory,
+    "local_memory": lambda: LocalMemory(n_neighbors=4, n_tangent=8).store(table(70)),
+    "local_memory_plain": lambda: LocalMemory(rescaling=0.0, tangent_weight=0.0).store(
+        table(70)
+    ),
+    "memory_bag": lambda: MemoryBag(n_members=4, member_size=16).store(
+        table(70), generator=generator()
+    ),
+    "anomaly_clean": lambda: AnomalyEnergy().store(table(70), generator=generator()),
+    "anomaly_mixed": lambda: AnomalyEnergy(clean=False).store(
+        table(70), generator=generator()
+    ),
+    "sum": lambda: Sum(quadratic(), memory()),
+    "scaled": lambda: Scaled(memory(), -0.5),
+    "frozen": lambda: Frozen(quadratic()),
+}
+SINGLE_PRECISION = {"memory_bag", "anomaly_mixed"}
+STEPPED = {"anomaly_clean", "anomaly_mixed"}
+SMOOTH = sorted(set(ENERGIES) - SINGLE_PRECISION - STEPPED)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=sorted(ENERGIES))
+def name(request):
+    return request.param
+
+
+def finite_differences(energy, x, step):
+    gradient = torch.empty_like(x)
+    for j in range(x.shape[1]):
+        shift = torch.zeros_like(x)
+        shift[:, j] = step
+        gradient[:, j] = (energy(x + shift) - energy(x - shift)) / (2 * step)
+    return gradient
+
+
+def test_public_energies_are_in_the_battery():
+    classes = {type(build()).__name__ for build in ENERGIES.values()}
+    assert classes == set(skebm.energies.__all__) - {"Energy"}
+
+
+@pytest.mark.parametrize("n", [1, 9])
+def test_one_finite_value_per_row(name, n):
+    e = ENERGIES[name]()(table(n, seed=5))
+    assert e.shape == (n,)
+    assert e.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_grad_equals_finite_differences(name):
+    energy, x = ENERGIES[name](), table(9, seed=5)
+    assert_close(
+        energy.grad(x), finite_differences(energy, x, 1e-6), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_grad_equals_finite_differences_in_single_precision():
+    energy, x = ENERGIES["memory_bag"](), table(9, seed=5)
+    assert_close(
+        energy.grad(x), finite_differences(energy, x, 1e-2), rtol=1e-2, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_grad_equals_autograd(name):
+    energy, x = ENERGIES[name](), table(9, seed=5).requires_grad_(True)
+    (expected,) = torch.autograd.grad(energy(x).sum(), x)
+    gradient = energy.grad(x)
+    assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+    assert gradient.shape == x.shape
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_grad_works_without_grad_mode(name):
+    energy, x = ENERGIES[name](), table(4, seed=5)
+    with torch.no_grad():
+        assert_close(energy.grad(x), energy.grad(x.clone()))
+    assert not x.requires_grad
+
+
+def test_pickle_keeps_every_bit(name):
+    energy, x = ENERGIES[name](), table(9, seed=5)
+    again = pickle.loads(pickle.dumps(energy))
+    assert torch.equal(again(x), energy(x))
+    assert repr(again) == repr(energy)
+
+
+def test_repr_is_the_call_that_makes_an_equal_value(name):
+    energy = ENERGIES[name]()
+    again = eval(repr(energy), vars(skebm.energies).copy())
+    assert type(again) is type(energy)
+    assert repr(again) == repr(energy)
+
+
+def test_clone_keeps_hyperparameters_and_drops_weights(name):
+    energy = ENERGIES[name]()
+    weights = {key: value.clone() for key, value in energy.state_dict().items()}
+    again = clone(energy)
+    assert repr(again) == repr(energy)
+    assert again is not energy
+    if name != "frozen":
+        assert weights
+        assert not again.state_dict()
+    assert_close(dict(energy.state_dict()), weights, rtol=0, atol=0)
+
+
+def test_frozen_keeps_its_weights_through_clone():
+    x = table(9, seed=5)
+    frozen = ENERGIES["frozen"]()
+    energy = Sum(frozen, quadratic(3))
+    again = clone(energy)
+    assert torch.equal(again.left(x), frozen(x))
+    assert list(again.state_dict()) == [f"left.{key}" for key in frozen.state_dict()]
+    before = frozen(x)
+    with torch.no_grad():
+        again.left.part.mean += 1.0
+    assert torch.equal(frozen(x), before)
+
+
+def test_frozen_takes_no_gradient_and_passes_the_law_on():
+    frozen = Frozen(quadratic())
+    assert not any(weight.requires_grad for weight in frozen.parameters())
+    assert not frozen.part.training
+    assert frozen.log_partition(2.0) == quadratic().log_partition(2.0)
+
+
+def test_build_reaches_both_parts_and_spares_frozen():
+    kept = quadratic()
+    energy = (Quadratic() + 2.0 * Quadratic() + Frozen(kept)).build(3)
+    assert energy.left.left.mean.shape == (3,)
+    assert energy.left.right.part.mean.shape == (3,)
+    assert energy.right.part is kept
+    assert torch.equal(kept.mean, quadratic().mean)
+
+
+def test_get_and_set_nested_hyperparameters():
+    energy = Sum(Memory(2.0), Scaled(LocalMemory(), 0.5))
+    params = energy.get_params()
+    assert params["left__beta"] == 2.0
+    assert params["right__part__n_neighbors"] == 5
+    assert set(energy.get_params(deep=False)) == {"left", "right"}
+    energy.set_params(left__beta=3.0, right__factor=4.0, right__part__rescaling=0.0)
+    assert energy.left.beta == 3.0
+    assert energy.right.factor == 4.0
+    assert energy.right.part.rescaling == 0.0
+    with pytest.raises(ValueError, match="Invalid parameter 'middle' for Sum"):
+        energy.set_params(middle__beta=1.0)
+
+
+def test_every_hyperparameter_can_be_set_to_its_own_value(name):
+    energy = ENERGIES[name]()
+    params = energy.get_params()
+    assert energy.set_params(**params) is energy
+    assert energy.get_params() == params
+
+
+def test_rows_do_not_meet_each_other(name):
+    energy, x = ENERGIES[name](), table(9, seed=5)
+    order = torch.randperm(9, generator=generator())
+    tolerance = 1e-5 if name in SINGLE_PRECISION else 1e-11
+    assert_close(energy(x[order]), energy(x)[order], rtol=tolerance, atol=tolerance)
+    alone = torch.cat([energy(row[None]) for row in x])
+    assert_close(alone, energy(x), rtol=tolerance, atol=tolerance)
+
+
+def test_forward_and_grad_leave_the_rows_as_they_are(name):
+    energy, x = ENERGIES[name](), table(9, seed=5)
+    before = x.clone()
+    energy(x)
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+
+
+def test_global_random_state_and_settings_are_untouched(name):
+    def state():
+        numpy_state = np.random.get_state()  # noqa: NPY002
+        return (
+            torch.get_rng_state().tolist(),
+            [np.asarray(part).tolist() for part in numpy_state],
+            random.getstate(),
+            torch.get_num_threads(),
+            torch.get_float32_matmul_precision(),
+            torch.get_default_dtype(),
+        )
+
+    before = state()
+    energy = ENERGIES[name]()
+    energy(table(9))
+    energy.build(3, generator=generator())
+    clone(energy)
+    assert state() == before
+
+
+def test_samples_take_randomness_from_the_generator_alone():
+    before = torch.get_rng_state()
+    drawn = [
+        [
+            memory().sample(4, generator=generator(seed)),
+            quadratic().sample(4, generator=generator(seed)),
+            ENERGIES["anomaly_mixed"]().sample(4, 1.0, generator(seed)),
+        ]
+        for seed in (0, 0, 1)
+    ]
+    for first, same, other in zip(*drawn, strict=True):
+        assert torch.equal(first, same)
+        assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_device_agrees_with_cpu(name, device):
+    x = table(9, seed=5)
+    expected = ENERGIES[name]()(x)
+    e = ENERGIES[name]().to(device)(x.to(device))
+    assert e.device.type == device.type
+    assert_close(e.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_anomaly_energy_is_stored_on_the_device_of_its_rows(clean, device):
+    x = table(70).to(device)
+    energy = AnomalyEnergy(clean).store(x, generator=generator())
+    assert {buffer.device.type for buffer in energy.buffers()} == {device.type}
+    expected = AnomalyEnergy(clean).store(table(70), generator=generator())
+    assert_close(
+        energy.stored_energy.cpu(), expected.stored_energy, rtol=1e-3, atol=1e-3
+    )
+    assert energy.sample(3, 1.0, generator()).device.type == "cpu"
+
+
+def test_operators_make_sums_and_temperatures():
+    a, b = quadratic(), memory()
+    x = table(9, seed=5)
+    assert torch.equal((a + b)(x), a(x) + b(x))
+    assert torch.equal((0.5 * a)(x), 0.5 * a(x))
+    assert torch.equal((a * 2)(x), 2 * a(x))
+    assert torch.equal((-a)(x), -a(x))
+    assert (-a).log_partition() is None
+    assert (a + b).log_partition() is None
+    for wrong in (lambda: a + 1, lambda: a * "2", lambda: "2" * a, lambda: a * b):
+        with pytest.raises(TypeError):
+            wrong()

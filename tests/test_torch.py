@@ -1,0 +1,161 @@
+"""The door between numpy and torch."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from skebm import _torch
+from skebm._torch import (
+    CHUNK_VALUES,
+    chunk_rows,
+    in_chunks,
+    make_generator,
+    refuse_forked_process,
+    resolve_device,
+    to_numpy,
+)
+from skebm.exceptions import ForkedProcessError
+
+
+def randn(n, d, dtype=torch.float32):
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, d, generator=g, dtype=dtype)
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 100])
+def test_chunks_have_the_same_size_and_come_back_in_order(n):
+    seen = []
+
+    def double(x, index):
+        seen.append((x, index))
+        return 2 * x, index
+
+    x, index = randn(n, 3), torch.arange(n)
+    twice, same = in_chunks(double, 32, x, index)
+    assert torch.equal(twice, 2 * x)
+    assert torch.equal(same, index)
+    assert len(seen) == -(-n // 32)
+    assert all(len(a) == len(b) == 32 for a, b in seen)
+
+
+def test_numbers_are_padded_with_zero_and_indices_with_minus_one():
+    parts = []
+    in_chunks(lambda *chunk: parts.append(chunk) or chunk, 4, torch.ones(6, 2).double(),
+              torch.ones(6, dtype=torch.long))  # fmt: skip
+    numbers, indices = parts[1]
+    assert numbers.tolist() == [[1, 1], [1, 1], [0, 0], [0, 0]]
+    assert numbers.dtype == torch.float64
+    assert indices.tolist() == [1, 1, -1, -1]
+    assert indices.dtype == torch.long
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_has_the_same_bits_alone_in_any_order_and_in_any_batch(dtype):
+    weights = randn(64, 50, dtype).T.contiguous()
+
+    def score(x):
+        return ((x @ weights).logsumexp(1),)
+
+    x = randn(133, 50, dtype)
+    (expected,) = in_chunks(score, 32, x)
+    order = torch.randperm(133, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(in_chunks(score, 32, x[order])[0], expected[order])
+    assert torch.equal(in_chunks(score, 32, x[5:])[0], expected[5:])
+    alone = torch.cat([in_chunks(score, 32, row[None])[0] for row in x])
+    assert torch.equal(alone, expected)
+
+
+@pytest.mark.parametrize("n_stored", [1, 255, 5000, 20_000, 50_000, 10**6])
+@pytest.mark.parametrize("n_features", [1, 30, 784, 10_000])
+def test_chunk_rows_fill_whole_vectors(n_stored, n_features):
+    size = chunk_rows(n_stored, n_features)
+    assert 32 <= size <= 256
+    assert size % 16 == 0
+    assert size == 32 or size * n_stored <= CHUNK_VALUES
+
+
+def test_chunks_shrink_with_the_memory():
+    sizes = [chunk_rows(m, 5) for m in (100, 10_000, 20_000, 40_000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    assert sizes[-1] == 32
+
+
+def test_auto_takes_the_accelerator_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_missing_accelerators_are_refused_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"Got device='cuda:0'.*device=\"cpu\""):
+        resolve_device("cuda:0")
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cpu:x"])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(ValueError, match="device"):
+        resolve_device(device)
+
+
+def test_generators_repeat_and_leave_the_global_one_alone():
+    before = torch.get_rng_state()
+    first = torch.rand(3, generator=make_generator(7))
+    assert torch.equal(first, torch.rand(3, generator=make_generator(7)))
+    assert not torch.equal(first, torch.rand(3, generator=make_generator(8)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_to_numpy_returns_a_float64_copy(dtype):
+    values = torch.tensor([1.5, -2.0], dtype=dtype, requires_grad=True)
+    array = to_numpy(values)
+    assert array.dtype == np.float64
+    assert array.tolist() == [1.5, -2.0]
+    array[0] = 9.0
+    assert values.tolist() == [1.5, -2.0]
+
+
+def test_forked_processes_are_refused_while_torch_has_threads(monkeypatch):
+    refuse_forked_process()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    refuse_forked_process()
+    monkeypatch.setattr(_torch, "_FORKED_FROM", [1])
+    with pytest.raises(ForkedProcessError, match="loky"):
+        refuse_forked_process()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    refuse_forked_process()
+
+
+def _refused(connection):
+    torch.get_num_threads = lambda: 2
+    try:
+        refuse_forked_process()
+    except ForkedProcessError:
+        connection.send("refused")
+    else:
+        connection.send("accepted")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is a POSIX call")
+@pytest.mark.parametrize(
+    ("method", "answer"), [("fork", "refused"), ("spawn", "accepted")]
+)
+def test_a_process_knows_whether_it_was_forked(method, answer):
+    context = multiprocessing.get_context(method)
+    here, there = context.Pipe()
+    process = context.Process(target=_refused, args=(there,))
+    process.start()
+    try:
+        assert here.poll(60)
+        assert here.recv() == answer
+    finally:
+        process.join(10)
