@@ -1,0 +1,126 @@
+"""The door in: X to a validated array; the only file with sklearn's private names."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import _fit_context
+from sklearn.utils import _safe_indexing as take_rows
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _num_samples, validate_data
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "RowLookup",
+    "StrOptions",
+    "check_names",
+    "check_rows",
+    "fit_context",
+    "take_rows",
+]
+
+fit_context = _fit_context(prefer_skip_nested_validation=True)
+
+
+def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Return X as a finite C-ordered float array, float32 kept, -0.0 made 0.0.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    reset : bool
+        True in ``fit``: at least two rows are needed.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        A new array, float32 or float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        X = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2 if reset else 1,
+        )
+    if reset:
+        _warn_denormal(X)
+    rows: np.ndarray = np.add(X, 0.0, order="C")
+    return rows
+
+
+def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
+    """Set or compare the number and the names of X's columns, values unseen."""
+    _refuse_vector(X)
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+
+
+def check_table(estimator: Any, X: Any) -> None:
+    """Check that X is a dense table of two rows or more, values unseen."""
+    if issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, but dense data is required. "
+            "Use '.toarray()' to convert to a dense numpy array."
+        )
+    _refuse_vector(X)
+    check_names(estimator, X, reset=True)
+    if _num_samples(X) < 2:
+        raise ValueError(
+            f"Found array with {_num_samples(X)} sample(s) while a minimum of 2 is "
+            f"required by {type(estimator).__name__}; got n_samples="
+            f"{_num_samples(X)}."
+        )
+
+
+def _refuse_vector(X: Any) -> None:
+    """Raise scikit-learn's message on a one-dimensional X."""
+    if np.ndim(X) == 1:
+        raise ValueError(
+            "Expected 2D array, got 1D array instead. Reshape your data using "
+            "array.reshape(-1, 1) or array.reshape(1, -1)."
+        )
+
+
+def _warn_denormal(X: np.ndarray) -> None:
+    """Warn about columns whose values vary too little for a float to divide by."""
+    spread = X.max(0) / 2.0 - X.min(0) / 2.0
+    lost = np.flatnonzero((spread > 0) & (spread < np.finfo(np.float64).tiny / 2))
+    if len(lost):
+        warnings.warn(
+            f"Columns {lost.tolist()} of X vary by less than 2.3e-308 and are treated "
+            "as constant. Rescale them first.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+class RowLookup:
+    """Finds a row among stored rows by its exact values.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (m, d)
+        Stored rows; the first of equal rows stands for all.
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+        self._place: dict[bytes, int] = {}
+        for place, row in enumerate(rows):
+            self._place.setdefault(row.tobytes(), place)
+
+    def find(self, X: np.ndarray) -> np.ndarray:
+        """Return the place of each row of X among the stored rows, -1 for none."""
+        with np.errstate(over="ignore"):
+            X = X.astype(self.rows.dtype, copy=False)
+        return np.array([self._place.get(row.tobytes(), -1) for row in X])
+
+    def __reduce__(self) -> tuple[type, tuple[np.ndarray]]:
+        """Pickle the rows alone."""
+        return RowLookup, (self.rows,)

@@ -1,0 +1,387 @@
+"""E(x) of a table's rows, turned into calibrated decisions: anomaly if E(x) > t."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.callback import with_callbacks
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from skebm import calibration
+from skebm._check import (
+    HasMethods,
+    Interval,
+    RowLookup,
+    check_names,
+    check_rows,
+    check_table,
+    fit_context,
+    take_rows,
+)
+from skebm._torch import (
+    in_chunks,
+    make_generator,
+    refuse_forked_process,
+    resolve_device,
+    to_numpy,
+)
+from skebm.base import BaseEBM
+from skebm.energies import AnomalyEnergy
+from skebm.estimators.wrapped import (
+    out_of_fold_energies,
+    sample_wrapped,
+    wrapped_energy,
+)
+from skebm.exceptions import InterruptedFitWarning
+from skebm.explain import row_picker, shapley_contributions
+
+N_FOLDS = 5
+"""Folds that give a wrapped estimator's rows their out-of-fold energies."""
+
+N_REFERENCES = 8
+"""Typical training rows that explanations compare with."""
+
+AFTER_INTERRUPT = 1000
+"""Rows that Ctrl-C leaves in the memory: a fit of a fraction of a second."""
+
+
+class EnergyOutlierDetector(BaseEBM):
+    """Find the anomalies of a table, with p-values and reasons.
+
+    Each row gets an energy E(x), low = typical, and is called an anomaly if
+    E(x) > t = -offset_ (- log_partition_). By default E compares the row with stored
+    training rows (`skebm.energies.AnomalyEnergy`); any density estimator with
+    ``score_samples`` can stand in, then E(x) = -score_samples(x).
+
+    A row that was seen in ``fit`` is scored with its own copy left out, so
+    ``fit_predict(X)`` equals ``fit(X).predict(X)`` and training rows get honest
+    energies.
+
+    Parameters
+    ----------
+    estimator : estimator with ``fit`` and ``score_samples``, default=None
+        Density to use as the energy: KernelDensity, GaussianMixture, a Pipeline that
+        ends in one, a fitted one in ``FrozenEstimator``. None: stored patterns.
+    novelty : bool, default=False
+        True: the training rows are clean (one-class). False: they may hold anomalies,
+        alone or in clumps. `predict` takes new rows in both cases.
+    contamination : "auto" or float, default="auto"
+        A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
+        false-alarm rate of 5% on normal rows: t is the conformal 95% quantile of
+        ``calibration_energy_``, so anomalies have p-values below 0.05.
+    max_memory : int or None, default=50_000
+        Rows to store, >= 2; a seeded subsample if there are more. None keeps all.
+        Ignored if ``estimator`` is given.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1", ...; "auto" takes a CUDA device if there is one.
+        Ignored if ``estimator`` is given.
+    random_state : int, RandomState or None, default=None
+        Seed of the subsample, the memories' draws, the folds and the explanations.
+
+    Attributes
+    ----------
+    energy_ : AnomalyEnergy or None
+        The fitted default energy, on ``device_``; None if ``estimator`` is given.
+    estimator_ : estimator or None
+        The fitted ``estimator``; None for the default energy.
+    calibration_energy_ : ndarray of shape (n_calibration,)
+        Sorted energies behind threshold and p-values: stored rows with their own copy
+        left out, out-of-fold rows of a wrapped estimator, rows given to a frozen one,
+        or the rows of `calibrate`. If ``novelty=False``, ``fit`` drops clear anomalies
+        (`skebm.calibration.without_clear_anomalies`).
+    offset_ : float
+        ``decision_function(X) = score_samples(X) - offset_``.
+    log_partition_ : float or None
+        0.0 for a wrapped density, None for the default energy, which is not
+        normalised.
+    explain_baseline_ : float
+        Mean energy of the reference rows; see `explain`.
+    device_ : str
+        Where the energy lives.
+    n_features_in_ : int
+        Columns seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, if X was a DataFrame with string names.
+
+    Raises
+    ------
+    ValueError
+        If X holds NaN, fewer than two rows, or no numbers.
+    InvalidParameterError
+        If a parameter is out of its range.
+
+    Warns
+    -----
+    InterruptedFitWarning
+        If Ctrl-C ends ``fit``: it is finished on 1,000 rows at most.
+
+    Notes
+    -----
+    Cost O(n m d) for n rows, m stored rows and d columns; memory O(m d). The model is
+    made of training rows: a pickle contains them. p-values from training rows are
+    leave-one-out: each row and a new row meet the same function of the other rows, up
+    to the columns' scales, which saw every training row. `calibrate` with fresh clean
+    rows makes them exact (split conformal). Limits: distances fade where most columns
+    are noise.
+
+    References
+    ----------
+    .. [1] LeCun, Chopra, Hadsell, Ranzato, Huang (2006), A tutorial on energy-based
+       learning, Predicting Structured Data, MIT Press.
+    .. [2] Bates, Candes, Lei, Romano, Sesia (2023), Testing for outliers with
+       conformal p-values, Annals of Statistics 51(1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skebm import EnergyOutlierDetector
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> detector = EnergyOutlierDetector(novelty=True, random_state=0).fit(X)
+    >>> detector.predict([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
+    array([ 1, -1])
+    """
+
+    _parameter_constraints: dict = {
+        **BaseEBM._parameter_constraints,
+        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "novelty": ["boolean"],
+        "max_memory": [Interval(Integral, 2, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        novelty=False,
+        contamination="auto",
+        max_memory=50_000,
+        device="auto",
+        random_state=None,
+    ):
+        self.estimator = estimator
+        self.novelty = novelty
+        self.contamination = contamination
+        self.max_memory = max_memory
+        self.device = device
+        self.random_state = random_state
+
+    @with_callbacks
+    @fit_context
+    def fit(self, X, y=None):
+        """Fit the energy and its threshold.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training rows, at least two; finite numbers unless ``estimator`` takes
+            more.
+        y : Ignored
+            For scikit-learn's signature.
+
+        Returns
+        -------
+        self : EnergyOutlierDetector
+            The fitted detector.
+        """
+        self.__dict__.pop("explain_baseline_", None)
+        self._fit_seed = self._seed()
+        fit_energy = self._fit_memory if self.estimator is None else self._fit_wrapped
+        training_energy = fit_energy(X)
+        self._set_threshold(self._threshold(training_energy))
+        self.explain_baseline_ = float(self._measure(self._references).mean())
+        return self._end_tasks()
+
+    def explain(self, X):
+        """Return how much each column adds to the energy of each row.
+
+        Shapley values against 8 typical training rows (`skebm.explain`): the rows sum
+        to ``energy(X) - explain_baseline_``, with ``explain_baseline_`` the mean energy
+        of those 8. Costs 16 (n_features + 1) energies a row: explain the rows of
+        interest, not the table.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to explain.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Contributions in units of the energy; positive = makes the row stranger. A
+            DataFrame with X's index and columns if X is a DataFrame.
+        """
+        check_is_fitted(self)
+        rows = self._rows(X)
+        contributions = shapley_contributions(
+            self._measure,
+            row_picker(rows, self._references),
+            *rows.shape,
+            n_references=len(self._references),
+            seed=self._fit_seed,
+        )
+        if not hasattr(X, "columns"):
+            return contributions
+
+        import pandas as pd
+
+        return pd.DataFrame(contributions, index=X.index, columns=X.columns)
+
+    def sample(self, n_samples=1, *, random_state=None):
+        """Draw new rows.
+
+        The default energy has no normalised density to draw from, so rows come from a
+        kernel density over the stored rows below the threshold (a smoothed bootstrap,
+        bandwidth from nearest neighbours). A wrapped estimator draws by its own
+        ``sample``.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows, >= 1.
+        random_state : int, RandomState or None, default=None
+            Seed of the draws; None takes the estimator's.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Rows; a DataFrame if ``fit`` saw named columns.
+
+        Raises
+        ------
+        ValueError
+            If n_samples < 1.
+        AttributeError
+            If the wrapped estimator cannot sample.
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        seed = self._seed(random_state)
+        if self.estimator_ is None:
+            threshold = -float(self.offset_)
+            generator = make_generator(seed)
+            rows = to_numpy(self.energy_.sample(n_samples, threshold, generator))
+        else:
+            rows = sample_wrapped(self.estimator_, n_samples, seed)
+        names = getattr(self, "feature_names_in_", None)
+        if names is None or hasattr(rows, "columns"):
+            return rows
+
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=names)
+
+    def _fit_memory(self, X):
+        """Store the rows; return their energies and the reference rows."""
+        x = check_rows(self, X, reset=True)
+        refuse_forked_process()
+        self.device_ = str(resolve_device(self.device))
+        self.estimator_, self.log_partition_ = None, None
+        rng = np.random.default_rng(self._fit_seed)
+        if self.max_memory is not None and len(x) > self.max_memory:
+            x = x[rng.permutation(len(x))[: self.max_memory]]
+        self._begin_tasks(AnomalyEnergy.n_stages)
+        try:
+            energy = self._store(x, self._end_task)
+        except KeyboardInterrupt:
+            kept = min(AFTER_INTERRUPT, len(x))
+            warnings.warn(
+                f"fit was interrupted: the detector keeps {kept} of {len(x)} rows. "
+                "Fit again for the full memory, or lower max_memory.",
+                InterruptedFitWarning,
+                stacklevel=5,
+            )
+            x = x[rng.permutation(len(x))[:kept]]
+            energy = self._store(x, lambda stage: None)
+        self._references = x[_typical(energy, rng)]
+        return energy
+
+    def _store(self, x, end_task):
+        """Build the default energy from rows ``x``; return their energies."""
+        self._lookup = RowLookup(x)
+        self._calibrated_on_training = True
+        own = torch.from_numpy(self._lookup.find(x)).to(self.device_)
+        rows = torch.from_numpy(x).to(self.device_)
+        self.energy_ = AnomalyEnergy(clean=self.novelty)
+        generator = make_generator(self._fit_seed)
+        with torch.no_grad():
+            for stage in self.energy_.stages(rows, own, generator=generator):
+                end_task(stage)
+        energy = to_numpy(self.energy_.stored_energy)
+        self._set_calibration(energy)
+        return energy
+
+    def _fit_wrapped(self, X):
+        """Fit a clone of ``estimator``; return its energies of the training rows."""
+        check_table(self, X)
+        self.device_, self.energy_, self.log_partition_ = "cpu", None, 0.0
+        self._calibrated_on_training = False
+        self.estimator_, out_of_fold = self.estimator, None
+        rows = self._rows(X)
+        if isinstance(self.estimator, FrozenEstimator):
+            self._begin_tasks(1)
+        else:
+            folds = min(N_FOLDS, len(rows))
+            self._begin_tasks(folds + 1)
+            out_of_fold = np.empty(len(rows))
+            for fold, e in out_of_fold_energies(
+                self.estimator, rows, folds, self._fit_seed
+            ):
+                out_of_fold[fold] = e
+                self._end_task("fold")
+            self.estimator_ = clone(self.estimator).fit(rows)
+        self._end_task("estimator")
+        training = self._measure(rows)
+        self._set_calibration(training if out_of_fold is None else out_of_fold)
+        rng = np.random.default_rng(self._fit_seed)
+        self._references = take_rows(rows, _typical(training, rng))
+        return training
+
+    def _rows(self, X):
+        """Return X as the energy takes it: an array, or X itself if wrapped."""
+        if self.estimator_ is None:
+            return check_rows(self, X, reset=False)
+        check_names(self, X, reset=False)
+        return X if hasattr(X, "iloc") else np.asarray(X)
+
+    def _measure(self, rows):
+        """Return E of checked rows, shape (n_samples,)."""
+        if self.estimator_ is not None:
+            return wrapped_energy(self.estimator_, rows)
+        refuse_forked_process()
+        found = self._lookup.find(rows)
+        rows = np.where(found[:, None] < 0, rows, self._lookup.rows[found])
+        own = torch.from_numpy(found).to(self.device_)
+        x = torch.from_numpy(rows).to(self.device_)
+        with torch.inference_mode():
+            energy = in_chunks(
+                lambda *chunk: (self.energy_(*chunk),), self.energy_.chunk, x, own
+            )
+        return to_numpy(energy[0])
+
+    def _calibration_rows(self, rows):
+        """Tell which rows are stored and calibrate, shape (n_samples,), bool."""
+        if not self._calibrated_on_training:
+            return np.zeros(len(rows), dtype=bool)
+        return self._lookup.find(rows) >= 0
+
+    def _set_calibration(self, energy):
+        """Take the calibration energies; clear anomalies do not count as normal."""
+        if not self.novelty:
+            energy = calibration.without_clear_anomalies(energy)
+        self.calibration_energy_ = np.sort(energy)
+
+    def _threshold(self, training_energy):
+        """Return the energy above which rows are anomalies."""
+        if self.contamination == "auto":
+            return calibration.conformal_threshold(self.calibration_energy_)
+        return np.percentile(training_energy, 100 * (1 - self.contamination))
+
+
+def _typical(energy, rng):
+    """Return the places of the reference rows, drawn from the lower half of E."""
+    lower_half = np.argsort(energy, kind="stable")[: (len(energy) + 1) // 2]
+    return rng.permutation(lower_half)[:N_REFERENCES]

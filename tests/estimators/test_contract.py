@@ -1,0 +1,364 @@
+"""The contract of every public estimator: scikit-learn's checks, and skebm's own."""
+
+import copy
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+import skebm
+import skebm._check
+from skebm.metrics import make_outlier_scorer
+
+
+def test_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+def test_sklearn_checks_in_float32(monkeypatch, estimator, check):
+    """The same checks, every table turned into float32 at the door."""
+    validate = skebm._check.validate_data
+
+    def narrow(*args, **kwargs):
+        rows = validate(*args, **kwargs)
+        if getattr(rows, "dtype", None) == np.float64:
+            with np.errstate(over="ignore"):
+                rows = rows.astype(np.float32)
+        return rows
+
+    monkeypatch.setattr(skebm._check, "validate_data", narrow)
+    check(estimator)
+
+
+def test_every_exported_name_is_constructible():
+    for name in skebm.__all__:
+        assert getattr(skebm, name)().get_params() is not None
+
+
+def test_readers(estimator, X, X_new, dtype, readers):
+    """Shapes, dtypes and the identities between the readers."""
+    X, X_new = X.astype(dtype), X_new.astype(dtype)
+    assert estimator.fit(X) is estimator
+    n = len(X_new)
+    for reader in readers(estimator):
+        values = getattr(estimator, reader)(X_new)
+        assert values.shape == ((n, 3) if reader == "explain" else (n,))
+        assert np.isfinite(values).all()
+    energy, scores = estimator.energy(X_new), estimator.score_samples(X_new)
+    assert energy.dtype == scores.dtype == np.float64
+    np.testing.assert_array_equal(scores, -energy - (estimator.log_partition_ or 0.0))
+    margin = estimator.decision_function(X_new)
+    np.testing.assert_array_equal(margin, scores - estimator.offset_)
+    np.testing.assert_array_equal(estimator.predict(X_new), np.where(margin < 0, -1, 1))
+    assert isinstance(estimator.offset_, float)
+    assert estimator.n_features_in_ == 3
+    assert not hasattr(estimator, "feature_names_in_")
+
+
+def test_far_rows_are_anomalies_and_central_rows_are_not(estimator, X):
+    estimator.fit(X)
+    center, far = X.mean(0), X.mean(0) + 20 * X.std(0)
+    np.testing.assert_array_equal(estimator.predict([center, far]), [1, -1])
+    energy, p = estimator.energy([center, far]), estimator.p_values([center, far])
+    assert energy[0] < energy[1]
+    assert p[0] > 0.3
+    assert p[1] == pytest.approx(1 / (len(X) + 1))
+
+
+def test_fit_predict_is_fit_then_predict(estimator, X, dtype):
+    X = X.astype(dtype)
+    together = clone(estimator).fit_predict(X)
+    np.testing.assert_array_equal(together, estimator.fit(X).predict(X))
+    assert set(together) == {-1, 1}
+
+
+def test_p_values_and_their_decisions(estimator, X, X_new):
+    p = estimator.fit(X).p_values(X_new)
+    assert np.all((p > 0) & (p <= 1))
+    order = np.argsort(estimator.energy(X_new[:30]))
+    assert np.all(np.diff(p[:30][order]) <= 0)
+    strict, loose = (estimator.predict_fdr(X_new, q=q) for q in [0.01, 0.9])
+    assert set(strict) | set(loose) <= {-1, 1}
+    assert np.all(loose[strict == -1] == -1)
+    assert np.sum(loose == -1) > np.sum(strict == -1)
+
+
+def test_calibrate(estimator, X, X_new, rng):
+    estimator.fit(X)
+    threshold = estimator.offset_
+    clean = rng.normal(size=(40, 3)) * [1.0, 20.0, 0.1] + [0.0, 100.0, -3.0]
+    energy = estimator.energy(X_new)
+    assert estimator.calibrate(clean) is estimator
+    np.testing.assert_array_equal(estimator.energy(X_new), energy)
+    np.testing.assert_array_equal(
+        estimator.calibration_energy_, np.sort(estimator.energy(clean))
+    )
+    assert estimator.offset_ != threshold
+    assert np.mean(estimator.predict(clean) == -1) <= 0.05
+    with pytest.warns(UserWarning, match="calibrate got 10 rows"):
+        estimator.calibrate(clean[:10])
+
+
+def test_calibrate_keeps_the_threshold_of_a_contamination(estimator, X, X_new):
+    estimator.set_params(contamination=0.2).fit(X)
+    threshold = estimator.offset_
+    assert estimator.calibrate(X_new).offset_ == threshold
+
+
+def test_float32_and_float64_agree(estimator, X, X_new):
+    wide = estimator.fit(X).energy(X_new[:30])
+    narrow = estimator.fit(X.astype(np.float32)).energy(X_new[:30].astype(np.float32))
+    assert np.corrcoef(wide, narrow)[0, 1] > 0.999
+
+
+def test_float64_copies_of_float32_training_rows_are_own_copies(estimator, X):
+    narrow = X.astype(np.float32)
+    estimator.fit(narrow)
+    np.testing.assert_array_equal(
+        estimator.energy(narrow.astype(np.float64)), estimator.energy(narrow)
+    )
+    assert np.isfinite(estimator.energy(X)).all()
+
+
+def test_clone_set_params_and_repr(estimator, X):
+    params = estimator.fit(X).get_params(deep=False)
+    fresh = clone(estimator)
+    assert fresh.get_params(deep=False) == params
+    assert not hasattr(fresh, "offset_")
+    rebuilt = eval(repr(estimator), vars(skebm))
+    assert rebuilt.get_params() == estimator.get_params()
+    estimator.set_params(contamination=0.3)
+    assert estimator.contamination == 0.3
+    with pytest.raises(ValueError, match="Invalid parameter 'nonsense'"):
+        estimator.set_params(nonsense=1)
+    assert estimator._repr_html_().startswith("<style>")
+
+
+def with_pickle(estimator, path):
+    return pickle.loads(pickle.dumps(estimator))
+
+
+def with_joblib(estimator, path):
+    joblib.dump(estimator, path)
+    return joblib.load(path)
+
+
+def with_deepcopy(estimator, path):
+    return copy.deepcopy(estimator)
+
+
+@pytest.mark.parametrize("copied", [with_pickle, with_joblib, with_deepcopy])
+def test_copies_score_bit_for_bit(
+    estimator, X, X_new, dtype, readers, copied, tmp_path
+):
+    X, X_new = X.astype(dtype), X_new.astype(dtype)
+    other = copied(estimator.fit(X), tmp_path / "model")
+    for reader in readers(estimator):
+        np.testing.assert_array_equal(
+            getattr(other, reader)(X_new), getattr(estimator, reader)(X_new)
+        )
+    np.testing.assert_array_equal(other.sample(5), estimator.sample(5))
+    np.testing.assert_array_equal(other.predict(X), estimator.predict(X))
+    np.testing.assert_array_equal(
+        other.fit(X).decision_function(X), estimator.decision_function(X)
+    )
+
+
+def test_sample(estimator, X):
+    estimator.fit(X)
+    assert estimator.sample().shape == (1, 3)
+    rows = estimator.sample(50)
+    assert isinstance(rows, np.ndarray)
+    assert rows.shape == (50, 3)
+    assert len(np.unique(rows, axis=0)) == 50
+    np.testing.assert_array_equal(
+        estimator.sample(5, random_state=1), estimator.sample(5, random_state=1)
+    )
+    assert np.any(estimator.sample(5, random_state=1) != estimator.sample(5))
+    assert np.mean(estimator.predict(rows) == 1) > 0.7
+
+
+def test_score_is_refused_with_advice_where_not_normalised(estimator, X):
+    estimator.fit(X)
+    if estimator.log_partition_ is not None:
+        assert estimator.score(X) == np.mean(estimator.score_samples(X))
+        return
+    assert not hasattr(estimator, "score")
+    with pytest.raises(AttributeError) as error:
+        _ = estimator.score
+    assert "make_outlier_scorer" in str(error.value.__cause__)
+
+
+def test_dataframes(estimator, X, X_new, readers):
+    names = ["width", "weight", "price"]
+    frame = pd.DataFrame(X_new, columns=names, index=range(7, 7 + len(X_new)))
+    estimator.fit(X)
+    expected = {r: np.asarray(getattr(estimator, r)(X_new)) for r in readers(estimator)}
+    estimator.fit(pd.DataFrame(X, columns=names))
+    for reader, values in expected.items():
+        np.testing.assert_array_equal(
+            np.asarray(getattr(estimator, reader)(frame)), values
+        )
+    contributions = estimator.explain(frame)
+    assert isinstance(contributions, pd.DataFrame)
+    assert list(contributions.columns) == names
+    assert contributions.index.equals(frame.index)
+    rows = estimator.sample(4)
+    assert isinstance(rows, pd.DataFrame)
+    assert list(rows.columns) == names
+
+
+def test_set_output_pandas_in_a_pipeline(estimator, X, X_new):
+    names = ["width", "weight", "price"]
+    pipeline = Pipeline([("scale", StandardScaler()), ("detector", clone(estimator))])
+    pipeline.set_output(transform="pandas").fit(pd.DataFrame(X, columns=names))
+    assert list(pipeline[-1].feature_names_in_) == names
+    scaler = StandardScaler().fit(X)
+    expected = estimator.fit(scaler.transform(X)).predict(scaler.transform(X_new))
+    frame = pd.DataFrame(X_new, columns=names)
+    np.testing.assert_array_equal(pipeline.predict(frame), expected)
+    contributions = pipeline[-1].explain(pipeline[:-1].transform(frame[:2]))
+    assert list(contributions.columns) == names
+
+
+def labelled(rng):
+    far = rng.normal(size=(10, 3))
+    far *= rng.uniform(5, 15, size=(10, 1)) / np.linalg.norm(far, axis=1, keepdims=True)
+    return np.vstack([rng.normal(size=(90, 3)), far]), np.repeat([0, 1], [90, 10])
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_over_a_pipeline(estimator, rng, n_jobs):
+    X, y = labelled(rng)
+    search = GridSearchCV(
+        Pipeline([("scale", StandardScaler()), ("detector", estimator)]),
+        {"detector__contamination": [0.1, 0.5]},
+        scoring={
+            "auc": make_outlier_scorer("roc_auc"),
+            "balanced": make_outlier_scorer("balanced_accuracy"),
+        },
+        refit="balanced",
+        cv=StratifiedKFold(3),
+        n_jobs=n_jobs,
+        error_score="raise",
+    ).fit(X, y)
+    assert search.best_params_ == {"detector__contamination": 0.1}
+    assert np.all(search.cv_results_["mean_test_auc"] > 0.9)
+    assert np.mean(search.predict(X[y == 1]) == -1) > 0.5
+
+
+class Recorder:
+    """A callback that follows scikit-learn's protocol and keeps what it is told."""
+
+    max_propagation_depth = None
+
+    def __init__(self):
+        self.begun, self.ended, self.open, self.hooks = [], [], 0, []
+
+    def setup(self, estimator, context):
+        self.hooks.append("setup")
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun.append(context)
+        self.open += 1
+
+    def on_fit_task_end(self, estimator, context):
+        self.ended.append(context)
+        self.open -= 1
+
+    def teardown(self, estimator, context):
+        self.hooks.append("teardown")
+
+
+def ancestors(context):
+    while context.parent is not None:
+        context = context.parent
+        yield context.estimator_name
+
+
+def test_callbacks_see_every_task(estimator, X):
+    recorder = Recorder()
+    estimator.set_callbacks(recorder).fit(X)
+    assert recorder.hooks == ["setup", "teardown"]
+    root, *tasks = recorder.begun
+    assert root.parent is None
+    assert len(tasks) == root.max_subtasks > 0
+    assert all(task.parent is root and task.task_name for task in tasks)
+    assert recorder.open == 0
+    assert recorder.ended == [*tasks, root]
+
+
+def test_callbacks_change_no_score_and_do_not_stay(estimator, X):
+    expected = clone(estimator).fit(X).score_samples(X)
+    estimator.set_callbacks(Recorder()).fit(X)
+    np.testing.assert_array_equal(estimator.score_samples(X), expected)
+    assert not any("task" in name for name in vars(estimator))
+    assert pickle.loads(pickle.dumps(estimator)).fit(X).offset_ == estimator.offset_
+
+
+def test_callbacks_are_torn_down_when_fit_fails(estimator, X):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.set_callbacks(recorder).fit(np.full_like(X, np.nan))
+    assert recorder.hooks in ([], ["setup", "teardown"])
+    estimator.fit(X)
+    assert recorder.hooks[-2:] == ["setup", "teardown"]
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_callbacks_nest_inside_a_grid_search(estimator, rng, in_pipeline):
+    X, y = labelled(rng)
+    name = type(estimator).__name__
+    grid = {"contamination": [0.1, 0.2]}
+    if in_pipeline:
+        estimator = Pipeline([("scale", StandardScaler()), ("detector", estimator)])
+        grid = {"detector__contamination": [0.1, 0.2]}
+    recorder = Recorder()
+    search = GridSearchCV(
+        estimator, grid, scoring=make_outlier_scorer(), cv=StratifiedKFold(2)
+    )
+    search.set_callbacks(recorder).fit(X, y)
+    assert recorder.hooks == ["setup", "teardown"]
+    ours = [context for context in recorder.begun if context.estimator_name == name]
+    roots = [context for context in ours if name not in ancestors(context)]
+    assert len(roots) == 2 * 2 + 1
+    assert len(ours) == len(roots) * (1 + roots[0].max_subtasks)
+    for context in ours:
+        assert list(ancestors(context))[-1] == "GridSearchCV"
+    assert recorder.open == 0
+    assert set(map(id, recorder.begun)) == set(map(id, recorder.ended))
+
+
+def test_progress_bar(estimator, X, capsys):
+    estimator.set_callbacks(ProgressBar()).fit(X)
+    assert type(estimator).__name__ in capsys.readouterr().out
+
+
+def test_assume_finite_and_skipped_validation(estimator, X):
+    expected = estimator.fit(X).score_samples(X)
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        np.testing.assert_array_equal(estimator.fit(X).score_samples(X), expected)
+
+
+def test_devices_agree(estimator, X, X_new, device):
+    on_cpu = clone(estimator).set_params(device="cpu").fit(X)
+    estimator.set_params(device=device).fit(X)
+    assert torch.device(estimator.device_).type == device
+    np.testing.assert_allclose(
+        estimator.energy(X_new), on_cpu.energy(X_new), rtol=1e-3, atol=1e-3
+    )
+    assert estimator.sample(5).shape == (5, 3)
+    loaded = pickle.loads(pickle.dumps(estimator))
+    assert loaded.device_ == "cpu"
+    np.testing.assert_allclose(
+        loaded.energy(X_new), estimator.energy(X_new), rtol=1e-3, atol=1e-3
+    )
