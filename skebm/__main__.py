@@ -1,0 +1,8 @@
+"""``python -m skebm`` runs the command line."""
+
+import sys
+
+from skebm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,371 @@
+"""What ``skebm detect`` computes: scores, contributions and a reason for each anomaly.
+
+A table's way: ``TableEncoder -> EnergyOutlierDetector -> Detection -> table, report``.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from skebm import calibration
+from skebm._torch import resolve_device
+from skebm.columns import TableEncoder
+from skebm.estimators.outlier import EnergyOutlierDetector
+from skebm.reasons import ColumnValues, plain_text
+from skebm.table import InputError, drop_columns
+
+ADDED = ("energy", "p_value", "is_outlier", "reason")
+MAX_EXPLAINED = 1_000
+N_NAMED = 3
+N_TOP = 20
+_CHUNK = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to look for anomalies.
+
+    Parameters
+    ----------
+    ignore : tuple of str, default=()
+        Columns that the energy does not see.
+    novelty : bool, default=False
+        Whether all rows are taken to be ordinary.
+    contamination : float or None, default=None
+        Share of rows to flag, in (0, 0.5]; None lets the detector choose a threshold
+        that aims at 5% false alarms on ordinary rows.
+    fdr : float or None, default=None
+        Bound on the expected share of false alarms among the flagged rows, in (0, 1);
+        not together with ``contamination``.
+    seed : int, default=0
+        Seed of the detector.
+    device : str, default="auto"
+        Device of the detector.
+    """
+
+    ignore: tuple[str, ...] = ()
+    novelty: bool = False
+    contamination: float | None = None
+    fdr: float | None = None
+    seed: int = 0
+    device: str = "auto"
+
+    def check(self):
+        """Refuse values out of range.
+
+        Raises
+        ------
+        InputError
+            If a value is out of range, or two of them exclude each other.
+        """
+        self._check_together()
+        if self.contamination is not None and not 0 < self.contamination <= 0.5:
+            raise InputError(
+                f"--contamination is a share in (0, 0.5]; got {self.contamination:g}"
+            )
+        if self.fdr is not None and not 0 < self.fdr < 1:
+            raise InputError(f"--fdr is a share in (0, 1); got {self.fdr:g}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed is an integer in [0, 2**32); got {self.seed}")
+        try:
+            resolve_device(self.device)
+        except (RuntimeError, ValueError) as error:
+            message = f"--device {self.device} cannot be used: {error}"
+            raise InputError(message) from error
+
+    def _check_together(self):
+        """Refuse settings that exclude each other."""
+        if self.fdr is None:
+            return
+        if self.contamination is not None:
+            raise InputError("give either --contamination or --fdr, not both")
+        if self.novelty:
+            raise InputError(
+                "--fdr finds nothing under --novelty, which takes all rows of the "
+                "table to be ordinary; leave out one of them"
+            )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Scores and explanations of the rows of one table.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n_samples, n_table_columns)
+        The table as it was read.
+    settings : Settings
+        What was asked for.
+    columns : list of ColumnValues
+        The columns that the energy sees.
+    left_out : dict
+        Name of each other column that was not ignored -> why it is not used.
+    energy : ndarray of shape (n_samples,)
+        Energy of each row; low means typical.
+    p_value : ndarray of shape (n_samples,)
+        Conformal p-values in (0, 1] against the other rows of the table, clear
+        anomalies set aside unless ``settings.novelty``; small means anomalous.
+    is_outlier : ndarray of bool, shape (n_samples,)
+        Which rows are flagged.
+    threshold : float or None
+        Rows above this energy are flagged; None if no row is and there is no threshold.
+    n_set_aside : int
+        Clear anomalies that the p-values do not compare with.
+    contributions : dict
+        Position of each explained row -> contributions of the columns to its energy,
+        which sum to the energy minus ``baseline``.
+    baseline : float
+        The energy that contributions count from.
+    """
+
+    table: pd.DataFrame
+    settings: Settings
+    columns: list[ColumnValues]
+    left_out: dict[str, str]
+    energy: np.ndarray
+    p_value: np.ndarray
+    is_outlier: np.ndarray
+    threshold: float | None
+    n_set_aside: int
+    contributions: dict[int, np.ndarray] = field(repr=False)
+    baseline: float
+
+    def top(self, k=N_TOP):
+        """Positions of the rows with the highest energy.
+
+        Parameters
+        ----------
+        k : int, default=20
+            How many rows.
+
+        Returns
+        -------
+        ndarray of shape (min(k, n_samples),)
+            Positions, the highest energy first.
+        """
+        return np.argsort(-self.energy, kind="stable")[:k]
+
+    def drivers(self, row, k=N_NAMED):
+        """Columns that raise the energy of an explained row most.
+
+        Parameters
+        ----------
+        row : int
+            Position of the row.
+        k : int, default=3
+            How many columns.
+
+        Returns
+        -------
+        list of int
+            Positions in ``columns`` of at most k columns with positive contributions.
+        """
+        parts = self.contributions[row]
+        order = np.argsort(-parts, kind="stable")[:k]
+        return [int(j) for j in order if parts[j] > 0]
+
+    def reason(self, row):
+        """Say in a line why a row is strange.
+
+        Parameters
+        ----------
+        row : int
+            Position of the row.
+
+        Returns
+        -------
+        str
+            The first three columns with their values.
+        """
+        if row not in self.contributions:
+            return f"not explained: only the {MAX_EXPLAINED:,} highest energies are"
+        drivers = [self.columns[j].reason(row) for j in self.drivers(row)]
+        return "; ".join(drivers) or "no single column stands out"
+
+    def scored(self):
+        """Table with the scores.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_table_columns + 4)
+            The table and the columns energy, p_value, is_outlier and reason; the reason
+            is empty for rows that are not flagged.
+        """
+        reasons = [
+            self.reason(i) if self.is_outlier[i] else "" for i in range(len(self.table))
+        ]
+        values = (self.energy, self.p_value, self.is_outlier, reasons)
+        return self.table.assign(**dict(zip(ADDED, values, strict=True)))
+
+    def label(self, row):
+        """Name of a row: its position from 0, or its index where the table has one.
+
+        Parameters
+        ----------
+        row : int
+            Position of the row.
+
+        Returns
+        -------
+        str
+            The label, at most 40 characters.
+        """
+        return plain_text(self.table.index[row], 40)
+
+    def notes(self):
+        """Say what was left out.
+
+        Returns
+        -------
+        list of str
+            Ignored columns, columns that are not used and rows without a reason.
+        """
+        notes = []
+        if self.settings.ignore:
+            names = ", ".join(plain_text(name, 60) for name in self.settings.ignore)
+            notes.append(f"ignored as asked: {names}")
+        for name, why in self.left_out.items():
+            notes.append(f"column {plain_text(name, 60)} is not used: {why}")
+        if self.is_outlier.sum() > MAX_EXPLAINED <= len(self.contributions):
+            notes.append(
+                f"of {self.is_outlier.sum():,} flagged rows, the {MAX_EXPLAINED:,} "
+                "with the highest energy have a reason"
+            )
+        if self.settings.fdr is not None and not self.is_outlier.any():
+            needed = math.ceil(self.p_value.min() * len(self.table) / self.settings.fdr)
+            notes.append(
+                f"the smallest p-value is {self.p_value.min():.2g}, so {needed:,} rows "
+                "would have to share it to be flagged; raise --fdr or use "
+                "--contamination"
+            )
+        return notes
+
+    def rule(self):
+        """Say in a line which rows are flagged.
+
+        Returns
+        -------
+        str
+            The rule, without the threshold's value.
+        """
+        if self.settings.fdr is not None:
+            return (
+                f"Benjamini-Hochberg on the p-values: at most {self.settings.fdr:g} "
+                "of the flagged rows are expected to be false alarms"
+            )
+        if self.settings.contamination is not None:
+            share = self.settings.contamination
+            return f"the {share:.4g} share of rows with the highest energy"
+        return "energy threshold that aims at 5% false alarms on ordinary rows"
+
+
+def detect(
+    table,
+    settings,
+    *,
+    explain_flagged=True,
+    callbacks=(),
+    track=lambda items, label: items,
+):
+    """Find the anomalies in a table.
+
+    Parameters
+    ----------
+    table : DataFrame of shape (n_samples, n_table_columns)
+        The table, at least two rows.
+    settings : Settings
+        How to look.
+    explain_flagged : bool, default=True
+        Whether to explain the flagged rows, at most the 1,000 highest energies; False
+        explains the 20 rows with the highest energy only.
+    callbacks : sequence of callbacks, default=()
+        Scikit-learn callbacks of the fit.
+    track : callable, default=``lambda items, label: items``
+        Wraps the iterations of a long step, to show their progress.
+
+    Returns
+    -------
+    Detection
+        The scores of all rows, and the contributions of the explained ones.
+
+    Raises
+    ------
+    InputError
+        If the table or a setting cannot be used.
+    """
+    settings.check()
+    clash = [name for name in ADDED if name in table.columns]
+    if clash:
+        raise InputError(
+            f"the table has a column called {clash[0]!r}, which the result adds; "
+            "rename or remove it"
+        )
+    used = drop_columns(table, settings.ignore)
+    encoder = TableEncoder().fit(used)
+    rows = encoder.transform(used)
+    detector = EnergyOutlierDetector(
+        novelty=settings.novelty,
+        contamination=settings.contamination or "auto",
+        device=settings.device,
+        random_state=settings.seed,
+    ).set_callbacks(*callbacks)
+    try:
+        detector.fit(rows)
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from error
+    scores = _scores(detector, rows, settings)
+    contributions = _contributions(
+        detector,
+        rows,
+        encoder,
+        _to_explain(scores["energy"], scores["is_outlier"] & explain_flagged),
+        track,
+    )
+    return Detection(
+        table=table,
+        settings=settings,
+        columns=[ColumnValues(c, used[c.name]) for c in encoder.columns_],
+        left_out=encoder.left_out_,
+        contributions=contributions,
+        baseline=float(detector.explain_baseline_),
+        **scores,
+    )
+
+
+def _scores(detector, rows, settings):
+    """Energy, p-value, flag and threshold of each row, and the rows set aside."""
+    energy = detector.energy(rows)
+    normal = detector.calibration_energy_
+    own = (energy <= normal[-1]) & (len(energy) <= detector.max_memory)
+    p_value = calibration.conformal_p_values(energy, normal, own=own)
+    threshold = -float(detector.offset_)
+    is_outlier = energy > threshold
+    if settings.fdr is not None:
+        is_outlier = calibration.benjamini_hochberg(p_value, settings.fdr)
+        threshold = float(energy[is_outlier].min()) if is_outlier.any() else None
+    return {
+        "energy": energy,
+        "p_value": p_value,
+        "is_outlier": is_outlier,
+        "threshold": threshold,
+        "n_set_aside": int((energy > normal[-1]).sum()),
+    }
+
+
+def _to_explain(energy, is_outlier):
+    """Positions of the flagged rows and the top 20, the highest energy first."""
+    order = np.argsort(-energy, kind="stable")
+    flagged = order[is_outlier[order]][:MAX_EXPLAINED]
+    return list(dict.fromkeys(np.concatenate([order[:N_TOP], flagged]).tolist()))
+
+
+def _contributions(detector, rows, encoder, positions, track):
+    """Contribution of each column to the energy of the rows at some positions."""
+    chunks = [positions[i : i + _CHUNK] for i in range(0, len(positions), _CHUNK)]
+    parts = {}
+    for chunk in track(chunks, "Explaining"):
+        encoded = detector.explain(rows[chunk])
+        parts.update(zip(chunk, encoder.sum_to_columns(encoded), strict=True))
+    return parts
