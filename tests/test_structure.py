@@ -1,0 +1,176 @@
+"""The walls of the house: imports, sizes, what is public and where it is shown."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numpydoc.docscrape import get_doc_object
+
+import skebm
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "skebm").rglob("*.py"))
+
+# From the ground up: a room imports from rooms below it, and from its own files.
+FLOORS = [
+    ["exceptions", "_version"],
+    ["_params", "_torch"],
+    ["energies"],
+    ["calibration", "explain", "metrics", "_check", "table"],
+    ["base", "columns"],
+    ["estimators", "reasons"],
+    ["__init__"],
+    ["detection", "figures", "pyod"],
+    ["report"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+ALONE = {"calibration", "explain"}
+HEAVY = ["matplotlib", "pandas", "pyarrow", "pyod", "rich", "typer"]
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / "skebm").with_suffix("").parts
+    return parts[0]
+
+
+def rooms_imported(source: str, package: list[str]) -> set[str]:
+    """Return the rooms that a file in ``package`` (dotted parts) imports."""
+    modules = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            head = package[: len(package) - node.level + 1] if node.level else []
+            head += node.module.split(".") if node.module else []
+            modules += [[*head, alias.name] for alias in node.names]
+    ours = [module for module in modules if module[0] == "skebm"]
+    return {m[1] if len(m) > 1 and m[1] in FLOOR else "__init__" for m in ours}
+
+
+def floor_faults(path: Path) -> list[str]:
+    room = room_of(path)
+    package = ["skebm", *path.relative_to(ROOT / "skebm").parts[:-1]]
+    others = rooms_imported(path.read_text(encoding="utf-8"), package) - {room}
+    allowed = {r for r, floor in FLOOR.items() if floor < FLOOR[room]}
+    if room in ALONE:
+        allowed = {"exceptions"}
+    return sorted(others - allowed)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    assert floor_faults(path) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "rooms"),
+    [
+        ("from skebm.energies import Memory", {"energies"}),
+        ("import skebm.base", {"base"}),
+        ("from skebm import EnergyOutlierDetector", {"__init__"}),
+        ("from skebm import calibration", {"calibration"}),
+        ("from .memory import Memory", {"energies"}),
+        ("from ..base import BaseEBM", {"base"}),
+        ("from .. import explain", {"explain"}),
+        ("def f():\n    import skebm.cli", {"cli"}),
+        ("import sklearn.base", set()),
+    ],
+)
+def test_import_walk_sees(source, rooms):
+    assert rooms_imported(source, ["skebm", "energies"]) == rooms
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short(path):
+    n_lines = path.read_text(encoding="utf-8").count("\n")
+    assert n_lines <= 400
+
+
+def test_import_is_light():
+    """Measured beyond what scikit-learn's callbacks and torch bring themselves."""
+    code = (
+        "import sys, scipy.stats, sklearn.callback, torch; before = set(sys.modules);"
+        f"import skebm; print(sorted(set({HEAVY}) & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def documented_names() -> list[str]:
+    """Return the dotted names in the autosummary tables of docs/api.rst."""
+    names, module, inside = [], "", False
+    for line in (ROOT / "docs/api.rst").read_text(encoding="utf-8").splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.removeprefix(".. currentmodule:: ").strip()
+        if line and not line.startswith(" "):
+            inside = line.startswith(".. autosummary::")
+        elif inside and re.fullmatch(r" +\w+", line):
+            names.append(f"{module}.{line.strip()}")
+    return names
+
+
+def resolve(name: str) -> object:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["skebm", "skebm.energies", "skebm.metrics", "skebm.calibration", "skebm.pyod"],
+)
+def test_public_names_are_in_the_api_page(module):
+    names = [name.rpartition(".") for name in documented_names()]
+    listed = {attribute for home, _, attribute in names if home == module}
+    assert public_names(module) == listed
+
+
+def public_names(name: str) -> set[str]:
+    """Return ``__all__``, or else what the module itself defines in public."""
+    module = importlib.import_module(name)
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
+    own = {k for k, v in vars(module).items() if getattr(v, "__module__", "") == name}
+    return {k for k in own if not k.startswith("_")}
+
+
+@pytest.mark.parametrize("name", skebm.__all__)
+def test_public_names_are_in_an_example(name):
+    examples = sorted((ROOT / "examples").glob("plot_*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in examples]
+    assert any(re.search(rf"\b{name}\b", text) for text in texts)
+
+
+@pytest.mark.parametrize("name", skebm.__all__)
+def test_public_names_construct_with_defaults(name):
+    estimator = getattr(skebm, name)()
+    assert repr(estimator) == f"{name}()"
+
+
+@pytest.mark.parametrize("name", documented_names())
+def test_documented_classes_have_an_example_and_a_reference(name):
+    thing = resolve(name)
+    if not isinstance(thing, type):
+        return
+    doc = get_doc_object(thing)
+    n_sections = (thing.__doc__ or "").count("Examples\n    --------\n")
+    assert n_sections == 1
+    assert doc["Examples"]
+    assert doc["References"]
+
+
+def test_readme_example_prints_what_it_says(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, output = re.search(
+        r"```python\n(.*?)```\s+```text\n(.*?)```", text, re.DOTALL
+    ).groups()
+    assert len([line for line in code.splitlines() if line]) <= 12
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out == output
