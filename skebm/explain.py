@@ -1,5 +1,7 @@
 """Which columns make a row strange: Shapley values of the energy."""
 
+from functools import partial
+
 import numpy as np
 
 WALK_VALUES = 2**21
@@ -99,12 +101,13 @@ def row_picker(X, references):
     import pandas as pd
 
     frame = pd.concat([X, references], ignore_index=True)
+    return partial(_pick_by_column, frame)
 
-    def pick(source):
-        columns = {
-            name: frame[name].array.take(source[:, place])
-            for place, name in enumerate(frame.columns)
-        }
-        return pd.DataFrame(columns)
 
-    return pick
+def _pick_by_column(frame, source):
+    """Build hybrid rows column by column, so that every column keeps its dtype."""
+    columns = {
+        name: frame[name].array.take(source[:, place])
+        for place, name in enumerate(frame.columns)
+    }
+    return type(frame)(columns)

@@ -105,8 +105,12 @@ class AnomalyEnergy(Energy):
 
         Parameters
         ----------
-        x, own, generator
-            As in `store`.
+        x : Tensor of shape (m, d)
+            Rows, m >= 2, float32 or float64.
+        own : Tensor of shape (m,)
+            The stored row that counts as each row's own copy.
+        generator : Generator
+            Source of the bag's draws, on the CPU.
 
         Yields
         ------

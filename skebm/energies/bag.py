@@ -70,6 +70,7 @@ class MemoryBag(Energy):
 
     patterns: Tensor
     place: Tensor
+    seat: Tensor
     bandwidth: Tensor
     table: Tensor
     stored_energy: Tensor
@@ -136,10 +137,13 @@ class MemoryBag(Energy):
         """
         x = x.float().clamp(-FARTHEST, FARTHEST)
         logits = torch.cat([x, x.new_ones(len(x), 1)], 1) @ self.table
-        if own is not None:
-            copies = own[:, None].int() == self.place
-            logits = logits.masked_fill(copies, -torch.inf)
         members = logits.view(len(x), len(self.bandwidth), -1)
+        if own is not None:
+            seat = self.seat[own][:, :, None]
+            taken = (seat >= 0) & (own[:, None, None] >= 0)
+            seat = seat.clamp(min=0)
+            left = members.gather(2, seat).masked_fill(taken, -torch.inf)
+            members = members.scatter(2, seat, left)
         norm = x.square().sum(1, keepdim=True) / (2 * self.bandwidth)
         return (norm - members.logsumexp(2)).mean(1)
 
@@ -164,7 +168,10 @@ class MemoryBag(Energy):
         floor = torch.maximum(NARROWEST * norm, scott).clamp(min=1e-12)
         reached = [_reach_squared(x[member], reach).median() for member in place]
         self.register_buffer("bandwidth", torch.stack(reached).clamp(min=floor))
-        self.register_buffer("place", place.flatten().int())
+        seat = torch.full((len(x), self.n_members), -1, device=x.device)
+        seats = torch.arange(size, device=x.device).expand_as(place)
+        self.register_buffer("seat", seat.T.scatter(1, place, seats).T.contiguous())
+        self.register_buffer("place", place.flatten())
         self.register_buffer("patterns", x[place.flatten()])
         inverse = self.bandwidth.reciprocal().repeat_interleave(size)[:, None]
         norm = self.patterns.square().sum(1, keepdim=True)

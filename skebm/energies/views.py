@@ -169,6 +169,7 @@ class Ranked(nn.Module):
 
     varies: Tensor
     ordered: Tensor
+    ends: Tensor
     spread: Tensor
     scale: Tensor
 
@@ -196,6 +197,8 @@ class Ranked(nn.Module):
         varies = sd > 0 if varies is None else varies
         self.register_buffer("varies", varies)
         self.register_buffer("ordered", ordered.T.contiguous())
+        ends = torch.searchsorted(self.ordered, self.ordered, right=True)
+        self.register_buffer("ends", ends)
         self.register_buffer("spread", torch.where(varies & (spread > 0), spread, 1.0))
         self.register_buffer("scale", torch.ones_like(sd))
         unseen = torch.zeros(n, dtype=torch.bool, device=z.device)
@@ -222,7 +225,9 @@ class Ranked(nn.Module):
         """
         columns, own = z.T.contiguous(), seen.long()
         below = torch.searchsorted(self.ordered, columns)
-        up_to = torch.searchsorted(self.ordered, columns, right=True) - own
+        nearest = below.clamp(max=self.ordered.shape[1] - 1)
+        tied = self.ordered.gather(1, nearest) == columns
+        up_to = torch.where(tied, self.ends.gather(1, nearest), below) - own
         n = self.ordered.shape[1] - own
         level = (0.5 * (below + up_to).to(z.dtype) + 0.5) / (n + 1)
         level = torch.where(self.varies[:, None], level, 0.5)

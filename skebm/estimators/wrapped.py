@@ -41,7 +41,25 @@ def out_of_fold_energies(estimator, rows, n_folds, seed):
 
 
 def wrapped_energy(estimator, X):
-    """Return -score_samples(X), infinities clipped; NaN is an error."""
+    """Return -score_samples(X), infinities clipped.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, with ``score_samples``.
+    X : ndarray or DataFrame of shape (n_samples, n_features)
+        Rows.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Energies, float64, finite.
+
+    Raises
+    ------
+    ValueError
+        If the estimator returns NaN.
+    """
     energy = -np.asarray(estimator.score_samples(X), dtype=np.float64)
     if np.isnan(energy).any():
         raise ValueError(
@@ -53,7 +71,22 @@ def wrapped_energy(estimator, X):
 
 
 def sample_wrapped(estimator, n_samples, seed):
-    """Draw rows by the estimator's own ``sample``, seeded by its kind of argument."""
+    """Draw rows by the estimator's own ``sample``, seeded by its kind of argument.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, with ``sample``.
+    n_samples : int
+        Number of rows, >= 1.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    ndarray or DataFrame of shape (n_samples, n_features)
+        Rows.
+    """
     if "random_state" in inspect.signature(estimator.sample).parameters:
         drawn = estimator.sample(n_samples, random_state=seed)
     else:
