@@ -167,7 +167,7 @@ class AnomalyEnergy(Energy):
         n_samples : int
             Number of rows.
         threshold : float
-            Energy above which stored rows are left out.
+            Energy above which stored rows are left out; the lower half always stays.
         generator : Generator
             Source of randomness, on the CPU.
 
@@ -176,6 +176,7 @@ class AnomalyEnergy(Energy):
         Tensor of shape (n_samples, d)
             Rows in the units of the table, float64, on the CPU.
         """
+        threshold = max(threshold, float(self.stored_energy.median()))
         typical = self.rows[self.stored_energy <= threshold].double()
         standardized = Standardized().fit(typical)
         z = standardized(typical)

@@ -294,3 +294,10 @@ def test_explain_and_sample_need_a_fit():
         detector().explain(frame)
     with pytest.raises(NotFittedError):
         detector().sample()
+
+
+def test_sample_after_a_strict_calibration(rng):
+    """A threshold below every stored energy leaves the lower half to draw from."""
+    model = detector(novelty=True).fit(rng.normal(size=(60, 2)))
+    model.offset_ = -float(model.energy_.stored_energy.min()) + 1.0
+    assert np.isfinite(model.sample(5)).all()
