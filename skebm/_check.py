@@ -17,6 +17,7 @@ __all__ = [
     "StrOptions",
     "check_names",
     "check_rows",
+    "check_table",
     "fit_context",
     "take_rows",
 ]

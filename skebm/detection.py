@@ -337,9 +337,7 @@ def detect(
 def _scores(detector, rows, settings):
     """Energy, p-value, flag and threshold of each row, and the rows set aside."""
     energy = detector.energy(rows)
-    normal = detector.calibration_energy_
-    own = (energy <= normal[-1]) & (len(energy) <= detector.max_memory)
-    p_value = calibration.conformal_p_values(energy, normal, own=own)
+    p_value = detector.p_values(rows)
     threshold = -float(detector.offset_)
     is_outlier = energy > threshold
     if settings.fdr is not None:
@@ -350,7 +348,7 @@ def _scores(detector, rows, settings):
         "p_value": p_value,
         "is_outlier": is_outlier,
         "threshold": threshold,
-        "n_set_aside": int((energy > normal[-1]).sum()),
+        "n_set_aside": int((energy > detector.calibration_energy_[-1]).sum()),
     }
 
 

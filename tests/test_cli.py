@@ -3,13 +3,14 @@ import os
 import pty
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import skebm
-from skebm import cli, detection
+from skebm import EnergyOutlierDetector, cli, detection
 from skebm.detection import Settings, detect
 from skebm.table import InputError
 
@@ -245,6 +246,16 @@ def test_contributions_sum_to_the_energy_above_the_baseline():
         assert parts.sum() == pytest.approx(total, rel=1e-6, abs=1e-9)
     assert set(found.top()) <= set(found.contributions)
     assert set(np.flatnonzero(found.is_outlier)) <= set(found.contributions)
+
+
+def test_p_values_of_a_table_larger_than_the_memory(monkeypatch):
+    """Only the stored rows are left out of their own count."""
+    small = partial(EnergyOutlierDetector, max_memory=60)
+    monkeypatch.setattr(detection, "EnergyOutlierDetector", small)
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 3)))
+    rows = table.to_numpy()
+    expected = small(random_state=0).fit(rows).p_values(rows)
+    np.testing.assert_allclose(detect(table, Settings()).p_value, expected)
 
 
 def test_fdr_finds_a_group_of_anomalies():

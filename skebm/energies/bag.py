@@ -41,6 +41,8 @@ class MemoryBag(Energy):
     ----------
     patterns : Tensor of shape (n_members * member_size, d)
         Rows of the members, float32.
+    place : Tensor of shape (n_members * member_size,)
+        Which of the rows given to `store` they are.
     stored_energy : Tensor of shape (m,)
         E of the rows given to `store`, own copy left out.
 

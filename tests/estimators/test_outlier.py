@@ -44,6 +44,17 @@ def test_p_values_are_uniform(novelty, calibrate):
     check_p_values(p_values_of_clean_rows(25, novelty, calibrate))
 
 
+@NOVELTY
+def test_false_alarms_with_few_rows_and_many_columns(novelty):
+    """200 rows of 10 columns: a training row must look as it would as a new one."""
+    alarms = []
+    for draw in range(100):
+        X = np.random.default_rng(draw).normal(size=(400, 10))
+        p = detector(novelty=novelty).fit(X[:200]).p_values(X[200:])
+        alarms.append(np.mean(p <= 0.05))
+    assert 0.04 <= np.mean(alarms) <= 0.06
+
+
 @pytest.mark.slow
 @NOVELTY
 @pytest.mark.parametrize("calibrate", [False, True])
