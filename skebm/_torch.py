@@ -47,9 +47,19 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def make_generator(seed: int) -> Generator:
-    """Return a CPU generator; the global generator stays untouched."""
-    return torch.Generator().manual_seed(seed)
+def make_generator(seed: int, device: torch.device | str = "cpu") -> Generator:
+    """Return a generator on ``device``; the global generator stays untouched."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def normal_like(x: Tensor, generator: Generator) -> Tensor:
+    """Return standard normal numbers of the shape, dtype and device of ``x``."""
+    return torch.empty_like(x).normal_(generator=generator)
+
+
+def uniform_like(x: Tensor, generator: Generator) -> Tensor:
+    """Return numbers uniform in [0, 1) of the shape, dtype and device of ``x``."""
+    return torch.empty_like(x).uniform_(generator=generator)
 
 
 def chunk_rows(n_stored: int, n_features: int) -> int:

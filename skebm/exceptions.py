@@ -19,3 +19,19 @@ class NotNormalizedError(SkebmError, AttributeError):
 
 class InterruptedFitWarning(UserWarning):
     """Ctrl-C ended ``fit`` early; the estimator is fitted on less than was asked."""
+
+
+class NotNormalizableError(SkebmError, ValueError):
+    """exp(-E) has an infinite integral: E does not rise far from the data."""
+
+
+class DivergenceError(SkebmError, RuntimeError):
+    """Training met non-finite losses twice; the message holds epoch and step size."""
+
+
+class NotMixedWarning(UserWarning):
+    """Chains disagree with each other, so their draws do not stand for the density."""
+
+
+class PartitionWarning(UserWarning):
+    """The estimate of log Z rests on few effective draws, or two estimates disagree."""

@@ -2,19 +2,66 @@
 
 from skebm.energies.anomaly import AnomalyEnergy
 from skebm.energies.bag import MemoryBag
+from skebm.energies.bowl import Bowl
+from skebm.energies.checkpointed import Checkpointed
+from skebm.energies.composition import Guided, Interpolated, Mixture
+from skebm.energies.conditioned import Conditioned
+from skebm.energies.constraints import Constrained, Penalized
+from skebm.energies.convolutional import Convolutional
+from skebm.energies.denoiser import AtLevel, Denoiser, NoiseConditional, NoisyMLP
 from skebm.energies.energy import Energy, Frozen, Scaled, Sum
+from skebm.energies.exponential_family import ExponentialFamily
+from skebm.energies.gaussians import Gaussians
+from skebm.energies.invariant import Invariant, Rotations, SetEnergy, SignFlip
+from skebm.energies.latent import LatentVariable
 from skebm.energies.local import LocalMemory
 from skebm.energies.memory import Memory
+from skebm.energies.module import Module
+from skebm.energies.networks import MLP, ResidualMLP
 from skebm.energies.quadratic import Quadratic
+from skebm.energies.regions import Ball, Box, Mask, Simplex
+from skebm.energies.rescaled import Rescaled
+from skebm.energies.tilted import Tilted
+from skebm.energies.transformer import Transformer
 
 __all__ = [
+    "MLP",
     "AnomalyEnergy",
+    "AtLevel",
+    "Ball",
+    "Bowl",
+    "Box",
+    "Checkpointed",
+    "Conditioned",
+    "Constrained",
+    "Convolutional",
+    "Denoiser",
     "Energy",
+    "ExponentialFamily",
     "Frozen",
+    "Gaussians",
+    "Guided",
+    "Interpolated",
+    "Invariant",
+    "LatentVariable",
     "LocalMemory",
+    "Mask",
     "Memory",
     "MemoryBag",
+    "Mixture",
+    "Module",
+    "NoiseConditional",
+    "NoisyMLP",
+    "Penalized",
     "Quadratic",
+    "Rescaled",
+    "ResidualMLP",
+    "Rotations",
     "Scaled",
+    "SetEnergy",
+    "SignFlip",
+    "Simplex",
     "Sum",
+    "Tilted",
+    "Transformer",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm._params import Params
+from skebm.energies.form import QuadraticForm
 
 
 class Energy(Params, nn.Module, ABC):
@@ -69,10 +70,32 @@ class Energy(Params, nn.Module, ABC):
         Tensor of shape (n, d)
             The gradient of each row's energy.
         """
+        return self.value_and_grad(x)[1]
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E(x) and dE/dx from one evaluation, both detached.
+
+        An energy whose gradient has a cheap closed form overrides this method alone.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        e : Tensor of shape (n,)
+            Energies.
+        gradient : Tensor of shape (n, d)
+            The gradient of each row's energy.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self(leaf).sum(), leaf)
-        return gradient
+            e = self(leaf)
+            if not e.requires_grad:
+                return e, torch.zeros_like(x)
+            (gradient,) = torch.autograd.grad(e.sum(), leaf, materialize_grads=True)
+        return e.detach(), gradient
 
     def log_partition(self, temperature: float = 1.0) -> float | None:
         """Return log Z_T where it is known in closed form, else None.
@@ -86,12 +109,35 @@ class Energy(Params, nn.Module, ABC):
         -------
         float or None
             log of the integral of exp(-E(x) / T) dx, in nats.
+
+        Raises
+        ------
+        NotNormalizableError
+            If E is quadratic and exp(-E(x) / T) is known to have no finite integral.
+        """
+        form = self.as_quadratic()
+        return None if form is None else form.log_partition(temperature)
+
+    def as_quadratic(self) -> QuadraticForm | None:
+        """Return E as a quadratic polynomial of x where it is one, else None.
+
+        Weighted sums of quadratic energies are quadratic, so products, differences,
+        interpolation and guidance of Gaussians keep a closed-form log Z.
+
+        Returns
+        -------
+        QuadraticForm or None
+            The polynomial, constants included, as of the present weights.
         """
         return None
 
     def __add__(self, other: "Energy") -> "Sum":
         """Add two energies: the product of their densities."""
         return Sum(self, other) if isinstance(other, Energy) else NotImplemented
+
+    def __sub__(self, other: "Energy") -> "Sum":
+        """Subtract an energy: divide by its density."""
+        return Sum(self, -other) if isinstance(other, Energy) else NotImplemented
 
     def __mul__(self, factor: float) -> "Scaled":
         """Multiply by a number: the density at temperature 1 / factor."""
@@ -105,7 +151,52 @@ class Energy(Params, nn.Module, ABC):
         return Scaled(self, -1.0)
 
 
-class Sum(Energy):
+class Combination(Energy):
+    """E(x) = sum_i c_i E_i(x); a row that a part excludes (+inf) stays excluded."""
+
+    @abstractmethod
+    def _terms(self) -> tuple[tuple[float, Energy], ...]:
+        """Return the pairs (c_i, E_i), at least one."""
+
+    def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
+        """Build every part."""
+        for part in self.children():
+            if isinstance(part, Energy):
+                part.build(n_features, generator=generator)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the weighted sum of the energies, shape (n,)."""
+        return _total([_multiple(part(x), c) for c, part in self._terms()])
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weighted sums of the parts' energies and gradients."""
+        pairs = [(c, *part.value_and_grad(x)) for c, part in self._terms()]
+        e = _total([_multiple(e, c) for c, e, _ in pairs])
+        return e, _total([c * gradient for c, _, gradient in pairs])
+
+    def as_quadratic(self) -> QuadraticForm | None:
+        """Return the weighted sum of the parts' polynomials; None if one has none."""
+        total = None
+        for c, part in self._terms():
+            form = part.as_quadratic()
+            if form is None:
+                return None
+            total = form.times(c) if total is None else total.plus(form.times(c))
+        return total
+
+
+def _total(tensors: list[Tensor]) -> Tensor:
+    """Return the sum of at least one tensor."""
+    return sum(tensors[1:], start=tensors[0])
+
+
+def _multiple(e: Tensor, c: float) -> Tensor:
+    """Return c * e, with +inf where e is +inf, whatever the sign of c."""
+    return c * e if c > 0 else torch.where(e == torch.inf, e, c * e)
+
+
+class Sum(Combination):
     """E(x) = E_left(x) + E_right(x), a product of experts.
 
     Parameters
@@ -130,19 +221,12 @@ class Sum(Energy):
         self.left = left
         self.right = right
 
-    def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
-        """Build both experts."""
-        self.left.build(n_features, generator=generator)
-        self.right.build(n_features, generator=generator)
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of the two energies, shape (n,)."""
-        total: Tensor = self.left(x) + self.right(x)
-        return total
+    def _terms(self) -> tuple[tuple[float, Energy], ...]:
+        """Return both experts."""
+        return (1.0, self.left), (1.0, self.right)
 
 
-class Scaled(Energy):
+class Scaled(Combination):
     """E(x) = factor * E_part(x); p at temperature 1 / factor.
 
     Parameters
@@ -150,7 +234,8 @@ class Scaled(Energy):
     part : Energy
         The energy to scale.
     factor : float
-        Inverse temperature; a negative factor swaps typical and atypical.
+        Inverse temperature; a negative factor swaps typical and atypical, but rows
+        outside a hard constraint stay outside.
 
     References
     ----------
@@ -169,21 +254,15 @@ class Scaled(Energy):
         self.part = part
         self.factor = factor
 
-    def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
-        """Build the part."""
-        self.part.build(n_features, generator=generator)
-        return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the scaled energy, shape (n,)."""
-        scaled: Tensor = self.factor * self.part(x)
-        return scaled
+    def _terms(self) -> tuple[tuple[float, Energy], ...]:
+        """Return the part with its factor."""
+        return ((self.factor, self.part),)
 
     def log_partition(self, temperature: float = 1.0) -> float | None:
-        """Return the part's log Z at temperature / factor; None if factor <= 0."""
-        if self.factor <= 0:
-            return None
-        return self.part.log_partition(temperature / self.factor)
+        """Return the part's log Z at temperature / factor, where factor > 0."""
+        if self.factor > 0:
+            return self.part.log_partition(temperature / self.factor)
+        return super().log_partition(temperature)
 
 
 class Frozen(Energy):
@@ -225,6 +304,10 @@ class Frozen(Energy):
     def log_partition(self, temperature: float = 1.0) -> float | None:
         """Return the part's log Z."""
         return self.part.log_partition(temperature)
+
+    def as_quadratic(self) -> QuadraticForm | None:
+        """Return the part's polynomial."""
+        return self.part.as_quadratic()
 
     def __sklearn_clone__(self) -> "Frozen":
         """Copy whole, weights included."""

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies.energy import Energy
+from skebm.energies.form import QuadraticForm
 
 
 class Quadratic(Energy):
@@ -86,11 +87,28 @@ class Quadratic(Energy):
         factor = self.lower.tril(-1) + self.log_diagonal.exp().diag()
         return 0.5 * ((x - self.mean) @ factor).square().sum(1)
 
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E(x) of shape (n,) and P (x - m) of shape (n, d), both detached."""
+        with torch.no_grad():
+            factor = self.lower.tril(-1) + self.log_diagonal.exp().diag()
+            white = (x - self.mean) @ factor
+            return 0.5 * white.square().sum(1), white @ factor.T
+
     def log_partition(self, temperature: float = 1.0) -> float:
         """Return (d / 2) log(2 pi T) - sum_j log L_jj."""
         d = len(self.mean)
         half = 0.5 * d * math.log(2 * math.pi * temperature)
         return half - float(self.log_diagonal.detach().sum())
+
+    def as_quadratic(self) -> QuadraticForm:
+        """Return E around its mean, in float64 on the CPU."""
+        mean, log_diagonal, lower = (
+            weight.detach().to("cpu", torch.float64)
+            for weight in (self.mean, self.log_diagonal, self.lower)
+        )
+        factor = lower.tril(-1) + log_diagonal.exp().diag()
+        precision, zero = factor @ factor.T, torch.zeros_like(mean)
+        return QuadraticForm(precision, mean, zero, zero.sum(), precision.diagonal())
 
     def sample(self, n_samples: int, *, generator: Generator) -> Tensor:
         """Draw exact samples of the density at temperature 1.

@@ -1,0 +1,32 @@
+"""Samplers: Markov kernels as values, and the chains that they run."""
+
+from skebm.samplers.annealed import AnnealedLangevin
+from skebm.samplers.chains import Chains, run_chains
+from skebm.samplers.cycle import Cycle
+from skebm.samplers.diagnostics import bulk_ess, split_rhat
+from skebm.samplers.hmc import HMC
+from skebm.samplers.langevin import MALA, ULA
+from skebm.samplers.metropolis import Independence, RandomWalk
+from skebm.samplers.minimize import Minima, minimize_energy
+from skebm.samplers.sampler import ChainState, Sampler, StepInfo
+from skebm.samplers.tempering import ParallelTempering
+
+__all__ = [
+    "HMC",
+    "MALA",
+    "ULA",
+    "AnnealedLangevin",
+    "ChainState",
+    "Chains",
+    "Cycle",
+    "Independence",
+    "Minima",
+    "ParallelTempering",
+    "RandomWalk",
+    "Sampler",
+    "StepInfo",
+    "bulk_ess",
+    "minimize_energy",
+    "run_chains",
+    "split_rhat",
+]

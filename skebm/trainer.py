@@ -1,0 +1,392 @@
+"""One loop: minibatches of rows, an objective, AdamW; the averaged weights are kept."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Generator, Tensor, nn
+
+from skebm._params import Params
+from skebm.energies import Energy
+from skebm.exceptions import DivergenceError
+from skebm.objectives.objective import Objective
+from skebm.training.checkpoints import Checkpoint, description, digest
+from skebm.training.descent import Descent, learning_rate
+from skebm.training.learner import Diverged, Learner, Record, learning
+
+SCHEDULES = "cosine", "constant"
+OnEpoch = Callable[[int, Record], bool | None]
+
+START: dict[str, Any] = {
+    "epoch": 0,
+    "history": {},
+    "factor": 1.0,
+    "least_loss": math.inf,
+    "n_stale": 0,
+    "stopped": False,
+}
+"""Progress before the first epoch: ``factor`` multiplies the learning rate, ``n_stale``
+counts epochs without a lower held-out loss."""
+
+
+class History(NamedTuple):
+    """What `Trainer.run` did.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        One number per epoch: "loss", "grad_norm" (before clipping) and the objective's
+        metrics, means over the rows; "learning_rate" of the last step; "valid_loss" if
+        there are held-out rows and the objective is a criterion.
+    n_iter : int
+        Epochs run.
+    interrupted : bool
+        Whether Ctrl-C ended training.
+    state : Module
+        What the objective learned beside the energy, such as log Z.
+    """
+
+    history: dict[str, list[float]]
+    n_iter: int
+    interrupted: bool
+    state: nn.Module
+
+
+@dataclass
+class Trainer(Params):
+    """Train an energy by AdamW on an objective.
+
+    Step t = 0, 1, ... of T, with w warm-up steps (at most T / 10), has the rate
+    learning_rate (t + 1) / w for t < w, and then learning_rate (1 + cos(pi (t - w) /
+    (T - w))) / 2 with the cosine schedule. The model is the average of the weights,
+    a <- d a + (1 - d) w_t with d = min(ema, t / (t + 9)): without the second term a
+    short run would average in its starting weights [2]_.
+
+    An epoch is cut into ceil(n / batch_size) batches of sizes that differ by at most
+    one, so that every row is used and no batch is tiny. A non-finite loss, gradient
+    or weight, or energies whose squares overflow, roll back to the last whole epoch,
+    optimizer included, and halve the rate, once.
+
+    Parameters
+    ----------
+    max_iter : int, default=100
+        Epochs, >= 1.
+    batch_size : int, default=256
+        Largest number of rows per step, >= 1.
+    learning_rate : float, default=4e-3
+        Largest rate, > 0.
+    betas : tuple of float, default=(0.9, 0.99)
+        Decay of AdamW's two moments, in [0, 1).
+    weight_decay : float, default=0.0
+        AdamW's decay, >= 0.
+    n_warmup_steps : int, default=100
+        Steps over which the rate rises, >= 0.
+    schedule : {"cosine", "constant"}, default="cosine"
+        The rate after warm-up.
+    clip_norm : float, default=5.0
+        Largest norm of the whole gradient, > 0; longer ones are shortened.
+    ema : float, default=0.999
+        Decay of the average of the weights per step, in [0, 1); 0 keeps the last ones.
+    early_stopping : bool, default=False
+        Stop when the held-out loss has not fallen for ``n_iter_no_change`` epochs.
+    n_iter_no_change : int, default=10
+        Patience in epochs, >= 1.
+    tol : float, default=1e-4
+        A smaller fall than this counts as none, >= 0.
+    checkpoint : str, path or None, default=None
+        File to resume from and to write to.
+    checkpoint_every : int, default=1
+        Epochs between two writes, >= 1.
+
+    References
+    ----------
+    .. [1] Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR.
+    .. [2] Shamir, Zhang (2013), Stochastic gradient descent for non-smooth
+       optimization, ICML (polynomial-decay averaging).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import Quadratic
+    >>> from skebm.objectives import ScoreMatching
+    >>> from skebm.trainer import Trainer
+    >>> energy, g = Quadratic().build(2), torch.Generator().manual_seed(0)
+    >>> x = torch.randn(100, 2, generator=g)
+    >>> Trainer(max_iter=5).run(energy, ScoreMatching(), x, generator=g).n_iter
+    5
+    """
+
+    max_iter: int = 100
+    batch_size: int = 256
+    learning_rate: float = 4e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    n_warmup_steps: int = 100
+    schedule: str = "cosine"
+    clip_norm: float = 5.0
+    ema: float = 0.999
+    early_stopping: bool = False
+    n_iter_no_change: int = 10
+    tol: float = 1e-4
+    checkpoint: str | PathLike[str] | None = None
+    checkpoint_every: int = 1
+
+    def run(
+        self,
+        energy: Energy,
+        objective: Objective,
+        x: Tensor,
+        *,
+        x_valid: Tensor | None = None,
+        generator: Generator,
+        on_epoch: OnEpoch | None = None,
+    ) -> History:
+        """Train ``energy`` in place and leave it in eval mode.
+
+        It ends with the averaged weights of the last whole epoch, or of the one with
+        the least held-out loss where that is known: also after Ctrl-C, and finite also
+        after an error. Interrupted before the first epoch is whole, it has the weights
+        it came with.
+
+        Parameters
+        ----------
+        energy : Energy
+            Built, on the device of x.
+        objective : Objective
+            What is minimised.
+        x : Tensor of shape (n, d)
+            Training rows, n >= 1.
+        x_valid : Tensor of shape (m, d) or None, default=None
+            Held-out rows. The objective is evaluated on them after every epoch, with
+            the same random numbers each time.
+        generator : Generator
+            Source of all randomness, on the device of x.
+        on_epoch : callable or None, default=None
+            Called as ``on_epoch(epoch, record)`` after each whole epoch, counted from
+            0, with the averaged weights in the energy; returning True ends training.
+
+        Returns
+        -------
+        History
+            The numbers of every epoch, and the objective's state.
+
+        Raises
+        ------
+        DivergenceError
+            If training diverges a second time, at half the rate.
+        ValueError
+            If a parameter is out of its range, or ``checkpoint`` is damaged or of
+            other rows or parameters.
+        """
+        _refuse_bad_parameters(self)
+        _refuse_bad_rows(self, objective, x, x_valid)
+        run = _Run(self, energy, objective, x, x_valid, generator)
+        interrupted = False
+        try:
+            run.resume()
+            run.epochs(on_epoch)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            run.settle()
+        progress, state = run.kept["progress"], run.learner.state
+        return History(progress["history"], progress["epoch"], interrupted, state)
+
+
+class _Run:
+    """One call of `Trainer.run`.
+
+    ``kept`` is the last whole epoch. It is replaced in one assignment, so an interrupt
+    at any point finds either the old one or the new one; and every epoch starts from
+    it, so a resumed run does what an unbroken one does.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        energy: Energy,
+        objective: Objective,
+        x: Tensor,
+        x_valid: Tensor | None,
+        generator: Generator,
+    ) -> None:
+        state = objective.init(energy, x, generator=generator)
+        descent = _descent(trainer, energy, state)
+        self.trainer = trainer
+        self.x_valid = x_valid if objective.is_criterion else None
+        self.learner = Learner(
+            energy, objective, state, descent, x, trainer.batch_size, generator
+        )
+        self.valid_seed = self.learner.draw_seed()
+        self.checkpoint: Checkpoint | None = None
+        self.kept = self.learner.snapshot() | {"progress": dict(START), "best": None}
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left to run."""
+        progress = self.kept["progress"]
+        return bool(progress["stopped"] or progress["epoch"] >= self.trainer.max_iter)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if self.trainer.checkpoint is None:
+            return
+        learner = self.learner
+        plain = replace(self.trainer, checkpoint=None, checkpoint_every=1)
+        fingerprint = {
+            "rows": digest(learner.x),
+            "held-out rows": digest(self.x_valid),
+            "device": learner.x.device.type,
+            "trainer": description(plain),
+            "energy": description(learner.energy, learner.energy),
+            "objective": description(learner.objective, learner.state),
+        }
+        self.checkpoint = Checkpoint(Path(self.trainer.checkpoint), fingerprint)
+        found = self.checkpoint.load()
+        if found is not None:
+            self.valid_seed = found["valid_seed"]
+            learner.generator.set_state(found["kept"]["generator"])
+            self.kept = found["kept"]
+
+    def epochs(self, on_epoch: OnEpoch | None) -> None:
+        """Train until the last epoch or a stop."""
+        while not self.finished:
+            try:
+                self.kept, record = self._epoch()
+            except Diverged as fault:
+                self._slow_down(fault)
+                continue
+            self._write()
+            epoch = self.kept["progress"]["epoch"] - 1
+            if on_epoch is not None and on_epoch(epoch, record):
+                self.kept["progress"]["stopped"] = True
+                self._write()
+
+    def settle(self) -> None:
+        """Put the model's weights in place."""
+        self.learner.restore(self.kept)
+        self.learner.use_average()
+        if self.kept["best"] is not None:
+            self.learner.load_modules(self.kept["best"])
+
+    def _epoch(self) -> tuple[dict[str, Any], Record]:
+        """Return the next whole epoch and its numbers; the average is in the energy."""
+        learner = self.learner
+        learner.restore(self.kept)
+        first = self.kept["progress"]["epoch"] * learner.n_batches
+        record = learner.epoch(first, self._rate)
+        kept = learner.snapshot()
+        learner.use_average()
+        learner.refuse_explosion()
+        if self.x_valid is not None:
+            record["valid_loss"] = learner.evaluate(self.x_valid, self.valid_seed)
+        return kept | self._judge(record), record
+
+    def _rate(self, t: int) -> float:
+        """Return the learning rate of step t."""
+        trainer = self.trainer
+        factor: float = self.kept["progress"]["factor"]
+        # Searches pass numpy's numbers, which a checkpoint does not hold.
+        return factor * learning_rate(
+            t,
+            self.learner.n_batches * trainer.max_iter,
+            peak=float(trainer.learning_rate),
+            n_warmup_steps=trainer.n_warmup_steps,
+            schedule=trainer.schedule,
+        )
+
+    def _judge(self, record: Record) -> dict[str, Any]:
+        """Return the progress after an epoch, and the best weights so far."""
+        old, best, trainer = self.kept["progress"], self.kept["best"], self.trainer
+        history = old["history"]
+        new = old | {
+            "epoch": old["epoch"] + 1,
+            "history": {k: [*history.get(k, []), v] for k, v in record.items()},
+        }
+        loss = record.get("valid_loss", math.nan)
+        if loss < old["least_loss"]:
+            best, new["least_loss"] = self.learner.modules(), loss
+        fell = loss < old["least_loss"] - trainer.tol
+        new["n_stale"] = 0 if fell else old["n_stale"] + 1
+        impatient = new["n_stale"] >= trainer.n_iter_no_change
+        new["stopped"] = bool(trainer.early_stopping and impatient)
+        return {"progress": new, "best": best}
+
+    def _slow_down(self, fault: Diverged) -> None:
+        """Halve the rate for the next attempt, once."""
+        progress = self.kept["progress"]
+        if progress["factor"] < 1.0:
+            raise DivergenceError(
+                f"Training diverged twice: {fault}, in epoch {progress['epoch']} at "
+                f"learning_rate={self.trainer.learning_rate / 2:g} (halved once). The "
+                "energy has the weights of the last whole epoch. Lower learning_rate "
+                "or clip_norm, raise n_warmup_steps, or scale the columns."
+            ) from None
+        progress["factor"] = 0.5
+
+    def _write(self) -> None:
+        """Write the checkpoint if it is due."""
+        due = self.kept["progress"]["epoch"] % self.trainer.checkpoint_every == 0
+        if self.checkpoint is not None and (due or self.finished):
+            self.checkpoint.save({"kept": self.kept, "valid_seed": self.valid_seed})
+
+
+def _descent(trainer: Trainer, energy: Energy, state: nn.Module) -> Descent:
+    """Return the optimizer of the energy and of what the objective learns."""
+    weights = learning(energy)
+    if not weights:
+        raise ValueError(
+            f"Got {energy!r} without parameters that learn. Call build(n_features) "
+            "first, and freeze only parts of an energy."
+        )
+    own = {id(weight) for weight in weights}
+    return Descent(
+        weights,
+        # Decay would bias a learned log Z.
+        [weight for weight in learning(state) if id(weight) not in own],
+        betas=trainer.betas,
+        weight_decay=trainer.weight_decay,
+        clip_norm=trainer.clip_norm,
+        ema=trainer.ema,
+    )
+
+
+def _refuse_bad_parameters(trainer: Trainer) -> None:
+    """Raise if a parameter is out of its range."""
+    whole, positive = "an integer >= 1", "a number > 0"
+    rules = {
+        "max_iter": (trainer.max_iter >= 1, whole),
+        "batch_size": (trainer.batch_size >= 1, whole),
+        "learning_rate": (0 < trainer.learning_rate < math.inf, positive),
+        "betas": (all(0 <= b < 1 for b in trainer.betas), "two numbers in [0, 1)"),
+        "weight_decay": (trainer.weight_decay >= 0, "a number >= 0"),
+        "n_warmup_steps": (trainer.n_warmup_steps >= 0, "an integer >= 0"),
+        "schedule": (trainer.schedule in SCHEDULES, f"one of {SCHEDULES}"),
+        "clip_norm": (trainer.clip_norm > 0, positive),
+        "ema": (0 <= trainer.ema < 1, "a number in [0, 1)"),
+        "n_iter_no_change": (trainer.n_iter_no_change >= 1, whole),
+        "tol": (trainer.tol >= 0, "a number >= 0"),
+        "checkpoint_every": (trainer.checkpoint_every >= 1, whole),
+    }
+    for name, (is_valid, wanted) in rules.items():
+        if not is_valid:
+            got = getattr(trainer, name)
+            raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
+
+
+def _refuse_bad_rows(
+    trainer: Trainer, objective: Objective, x: Tensor, x_valid: Tensor | None
+) -> None:
+    """Raise if there is nothing to learn from or to stop by."""
+    if not len(x) or (x_valid is not None and not len(x_valid)):
+        raise ValueError("Got no rows. Pass one or more in x, and in x_valid or None.")
+    if trainer.early_stopping and (x_valid is None or not objective.is_criterion):
+        raise ValueError(
+            f"Got early_stopping=True with {objective!r} and "
+            f"{'no' if x_valid is None else len(x_valid)} held-out rows, but it needs "
+            "held-out rows and an objective that is a criterion. Pass x_valid and such "
+            "an objective, or early_stopping=False."
+        )

@@ -1,0 +1,1 @@
+"""What `skebm.trainer` is made of: steps, epochs, and the run on disk."""

@@ -1,0 +1,266 @@
+"""Every objective through the same questions."""
+
+import pickle
+
+import pytest
+import torch
+from sklearn.base import clone
+from torch.testing import assert_close
+
+import skebm.energies
+import skebm.objectives
+import skebm.samplers
+from skebm.energies import Frozen, Gaussians, Quadratic, Tilted
+from skebm.energies.denoiser import NoisyMLP
+from skebm.energies.networks import MLP
+from skebm.objectives import (
+    Adversarial,
+    ContrastiveDivergence,
+    DenoisingScoreMatching,
+    Margin,
+    MaximumLikelihood,
+    MultiNoiseScoreMatching,
+    NoiseContrastive,
+    RankingNoiseContrastive,
+    Regularized,
+    ScoreMatching,
+    SlicedScoreMatching,
+)
+from skebm.samplers import MALA, ULA
+
+OBJECTIVES = {
+    "adversarial": Adversarial(n_layers=2, n_hidden=8),
+    "contrastive_divergence": ContrastiveDivergence(n_steps=2, energy_penalty=0.1),
+    "persistent": ContrastiveDivergence(persistent=True, n_replay=50, reinit=0.5),
+    "unadjusted": ContrastiveDivergence(sampler=ULA(step_size=0.02)),
+    "denoising": DenoisingScoreMatching(sigma=0.3),
+    "margin": Margin(margin=2.0),
+    "maximum_likelihood": MaximumLikelihood(n_steps=3),
+    "multi_noise": MultiNoiseScoreMatching((0.1, 0.5, 1.0), level_weight=1.0),
+    "noise_contrastive": NoiseContrastive(ratio=2),
+    "ranking": RankingNoiseContrastive(n_noise=20),
+    "regularized": Regularized(NoiseContrastive(), 0.1, 0.1, 0.1),
+    "score_matching": ScoreMatching(),
+    "sliced": SlicedScoreMatching(n_slices=2),
+}
+NO_CRITERION = {
+    "adversarial",
+    "contrastive_divergence",
+    "maximum_likelihood",
+    "persistent",
+    "unadjusted",
+}
+NO_DRAWS = {"score_matching"}
+
+
+@pytest.fixture(params=sorted(OBJECTIVES))
+def name(request):
+    return request.param
+
+
+def generator(seed=0, device="cpu"):
+    return torch.Generator(device).manual_seed(seed)
+
+
+def table(n=40, dtype=torch.float64, seed=0):
+    return torch.randn(n, 3, generator=generator(seed), dtype=dtype)
+
+
+def network(name, dtype=torch.float64):
+    kind = NoisyMLP(hidden=(8,)) if name == "multi_noise" else MLP(hidden=(8,))
+    return kind.build(3, generator=generator()).to(dtype)
+
+
+def loss_and_gradients(name, x, energy=None, seed=5):
+    objective, energy = OBJECTIVES[name], energy or network(name, x.dtype)
+    energy.to(x.device)
+    state = objective.init(energy, x, generator=generator(0, x.device))
+    g = generator(seed, x.device)
+    loss = objective(energy, x, state, generator=g)
+    loss.value.backward()
+    return loss, [w.grad for w in [*energy.parameters(), *state.parameters()]]
+
+
+def test_public_objectives_are_in_the_battery():
+    classes = {type(objective).__name__ for objective in OBJECTIVES.values()}
+    assert classes == set(skebm.objectives.__all__) - {"Loss", "Objective"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_finite_number_with_finite_gradients(name, dtype):
+    loss, gradients = loss_and_gradients(name, table(dtype=dtype))
+    assert loss.value.shape == ()
+    assert loss.value.dtype == dtype
+    assert loss.value.isfinite()
+    moved = [g for g in gradients if g is not None]
+    assert sum(float(g.abs().sum()) for g in moved) > 0
+    assert all(g.isfinite().all() for g in moved)
+
+
+def test_metrics_are_detached_numbers(name):
+    loss, _ = loss_and_gradients(name, table())
+    for value in loss.metrics.values():
+        assert value.shape == ()
+        assert value.isfinite()
+        assert not value.requires_grad
+
+
+def test_randomness_comes_from_the_generator_alone(name):
+    before = torch.get_rng_state()
+    values = [loss_and_gradients(name, table(), seed=s)[0].value for s in (5, 5, 6)]
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[0], values[2]) == (name in NO_DRAWS)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_call_leaves_rows_and_gradients_alone(name):
+    objective, energy, x = OBJECTIVES[name], network(name), table()
+    before = x.clone()
+    state = objective.init(energy, x, generator=generator())
+    objective(energy, x, state, generator=generator())
+    assert torch.equal(x, before)
+    assert not x.requires_grad
+    assert all(w.grad is None for w in [*energy.parameters(), *state.parameters()])
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_evaluation_changes_nothing_and_works_without_gradients(name, off):
+    objective, energy, x = OBJECTIVES[name], network(name), table()
+    state = objective.init(energy, x, generator=generator()).eval()
+    kept = {k: v.clone() for k, v in state.state_dict().items()}
+    weights = {k: v.clone() for k, v in energy.state_dict().items()}
+    with_grad = objective(energy, x, state, generator=generator(3)).value
+    with off():
+        without = objective(energy, x, state, generator=generator(3)).value
+    assert_close(without, with_grad.detach(), rtol=1e-12, atol=1e-12)
+    assert_close(dict(state.state_dict()), kept, rtol=0, atol=0)
+    assert_close(dict(energy.state_dict()), weights, rtol=0, atol=0)
+
+
+def test_state_is_saved_and_restored_by_its_tensors(name):
+    objective, energy, x = OBJECTIVES[name], network(name), table()
+    state = objective.init(energy, x, generator=generator())
+    other = objective.init(energy, 3 + table(seed=9), generator=generator(9))
+    objective(energy, x, state, generator=generator())
+    other.load_state_dict(state.state_dict())
+    again = pickle.loads(pickle.dumps(state))
+    losses = [
+        objective(energy, x, s.eval(), generator=generator(4)).value
+        for s in (state, other, again)
+    ]
+    assert_close(losses[1], losses[0], rtol=0, atol=0)
+    assert_close(losses[2], losses[0], rtol=0, atol=0)
+
+
+def test_repr_clone_and_pickle_give_an_equal_value(name):
+    objective = OBJECTIVES[name]
+    names = vars(skebm.objectives) | vars(skebm.samplers) | vars(skebm.energies)
+    copies = [
+        eval(repr(objective), dict(names)),
+        clone(objective),
+        pickle.loads(pickle.dumps(objective)),
+    ]
+    for again in copies:
+        assert again is not objective
+        assert repr(again) == repr(objective)
+    assert objective.set_params(**objective.get_params(deep=False)) is objective
+
+
+def test_hyperparameters_nest():
+    objective = Regularized(ContrastiveDivergence(sampler=MALA(step_size=0.1)))
+    objective.set_params(objective__sampler__step_size=0.5, objective__n_steps=7)
+    assert objective.objective.sampler.step_size == 0.5
+    assert objective.objective.n_steps == 7
+
+
+def test_clone_keeps_a_frozen_noise_and_drops_a_bare_one():
+    bare, x = Quadratic().build(3).double(), table(4)
+    with pytest.raises(ValueError, match="without weights"):
+        clone(NoiseContrastive(bare)).init(network(""), x, generator=generator())
+    frozen = clone(NoiseContrastive(Frozen(bare)))
+    assert torch.equal(frozen.noise(x), bare(x))
+    frozen.init(network(""), x, generator=generator())
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_criterion_is_what_measures_the_energy(name):
+    assert OBJECTIVES[name].is_criterion is (name not in NO_CRITERION)
+    assert Regularized(OBJECTIVES[name]).is_criterion is (name not in NO_CRITERION)
+
+
+def test_device_agrees_with_cpu(name, device):
+    x = table().to(device)
+    loss, _ = loss_and_gradients(name, x, network(name).to(device))
+    assert loss.value.device.type == device
+    assert loss.value.isfinite()
+    if name in NO_DRAWS:
+        expected = loss_and_gradients(name, table())[0].value
+        assert_close(loss.value.cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (NoiseContrastive(ratio=0), "ratio=0"),
+        (NoiseContrastive(ratio=1.5), "ratio=1.5"),
+        (NoiseContrastive(noise=Quadratic()), "without weights"),
+        (NoiseContrastive(noise=MLP((4,)).build(3)), "can be drawn from"),
+        (RankingNoiseContrastive(n_noise=0), "n_noise=0"),
+        (Margin(margin=0.0), "margin=0.0"),
+        (ContrastiveDivergence(n_steps=-1), "n_steps=-1"),
+        (ContrastiveDivergence(persistent=True, n_replay=0), "n_replay=0"),
+        (ContrastiveDivergence(persistent=True, reinit=1.5), "reinit=1.5"),
+        (ContrastiveDivergence(sampler=MALA()), "without a step size"),
+        (MaximumLikelihood(sampler=MALA()), "without a step size"),
+        (MaximumLikelihood(n_steps=0.5), "n_steps=0.5"),
+        (DenoisingScoreMatching(sigma=0.0), "sigma=0.0"),
+        (MultiNoiseScoreMatching(()), "at least one level"),
+        (MultiNoiseScoreMatching((0.1, -1.0)), "sigma=-1.0"),
+        (MultiNoiseScoreMatching(level_weight=-1.0), "level_weight=-1.0"),
+        (SlicedScoreMatching(n_slices=0), "n_slices=0"),
+        (Adversarial(n_layers=-1), "n_layers=-1"),
+        (Adversarial(n_hidden=0), "n_hidden=0"),
+        (Regularized(ScoreMatching(), energy=-1.0), "energy=-1.0"),
+        (Regularized(ScoreMatching(), weight=float("nan")), "weight=nan"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_out_of_range_are_refused_before_training(objective, message):
+    with pytest.raises(ValueError, match=message):
+        objective.init(network(""), table(), generator=generator())
+
+
+def test_multi_noise_needs_an_energy_with_levels():
+    with pytest.raises(TypeError, match="takes a noise level"):
+        MultiNoiseScoreMatching().init(network(""), table(), generator=generator())
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.ones(1, 3),
+        torch.ones(20, 3),
+        torch.arange(20.0)[:, None] * torch.tensor([1.0, 2.0, 0.0]),
+        1e8 + torch.arange(20.0)[:, None] * torch.ones(3),
+    ],
+    ids=["one row", "constant", "collinear", "far"],
+)
+@pytest.mark.parametrize("objective", [NoiseContrastive(), Adversarial()])
+def test_degenerate_rows_still_have_a_matched_gaussian(objective, x):
+    energy = network("", torch.float32)
+    state = objective.init(energy, x, generator=generator())
+    assert objective(energy, x, state, generator=generator()).value.isfinite()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [NoiseContrastive(), RankingNoiseContrastive(), Margin(), MaximumLikelihood(1)],
+)
+def test_base_of_a_tilted_energy_is_the_noise(objective):
+    weights, means = torch.tensor([0.5, 0.5]), torch.tensor([[50.0] * 3, [70.0] * 3])
+    base = Gaussians().match(weights, means, torch.eye(3).expand(2, 3, 3))
+    energy = Tilted(base, MLP(hidden=(4,))).build(3, generator=generator())
+    state = objective.init(energy, table(dtype=torch.float32), generator=generator())
+    drawn = getattr(state, "noise", state).draw(energy, 9, generator=generator())
+    assert drawn.shape == (9, 3)
+    assert drawn.min() > 40
