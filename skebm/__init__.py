@@ -1,7 +1,9 @@
 """Energy-based models for people who work in scikit-learn."""
 
+from skebm.estimators.deep import DeepEBM
 from skebm.estimators.outlier import EnergyOutlierDetector
+from skebm.estimators.product import ProductOfExperts
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["EnergyOutlierDetector"]
+__all__ = ["DeepEBM", "EnergyOutlierDetector", "ProductOfExperts"]

@@ -8,9 +8,11 @@ from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.metaestimators import _BaseComposition as Composition
 from sklearn.utils.validation import _num_samples, validate_data
 
 __all__ = [
+    "Composition",
     "HasMethods",
     "Interval",
     "RowLookup",
@@ -19,10 +21,12 @@ __all__ = [
     "check_rows",
     "check_table",
     "fit_context",
+    "meta_fit_context",
     "take_rows",
 ]
 
 fit_context = _fit_context(prefer_skip_nested_validation=True)
+meta_fit_context = _fit_context(prefer_skip_nested_validation=False)
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:

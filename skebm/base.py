@@ -13,8 +13,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skebm import calibration
-from skebm._check import Interval, StrOptions
+from skebm._check import Interval, StrOptions, take_rows
 from skebm.exceptions import NotNormalizedError
+from skebm.explain import row_picker, shapley_contributions
+
+N_REFERENCES = 8
+"""Typical training rows that explanations compare with."""
 
 
 def _is_normalized(estimator):
@@ -221,6 +225,58 @@ class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         if self.contamination == "auto":
             self._set_threshold(calibration.conformal_threshold(energy))
         return self
+
+    def explain(self, X):
+        """Return how much each column adds to the energy of each row.
+
+        Shapley values against 8 typical training rows (`skebm.explain`): the rows sum
+        to ``energy(X) - explain_baseline_``, with ``explain_baseline_`` the mean energy
+        of those 8. Costs 16 (n_features + 1) energies a row: explain the rows of
+        interest, not the table.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows to explain.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Contributions in units of the energy; positive = makes the row stranger. A
+            DataFrame with X's index and columns if X is a DataFrame.
+        """
+        check_is_fitted(self)
+        rows = self._rows(X)
+        contributions = shapley_contributions(
+            self._measure,
+            row_picker(rows, self._references),
+            *rows.shape,
+            n_references=len(self._references),
+            seed=self._fit_seed,
+        )
+        if not hasattr(X, "columns"):
+            return contributions
+
+        import pandas as pd
+
+        return pd.DataFrame(contributions, index=X.index, columns=X.columns)
+
+    def _set_references(self, rows, energy):
+        """Keep a few typical rows, drawn from the lower half of the energies."""
+        rng = np.random.default_rng(self._fit_seed)
+        lower_half = np.argsort(energy, kind="stable")[: (len(energy) + 1) // 2]
+        self._references = take_rows(rows, rng.permutation(lower_half)[:N_REFERENCES])
+        self.explain_baseline_ = float(self._measure(self._references).mean())
+
+    def _named(self, rows):
+        """Return rows as a DataFrame if ``fit`` saw named columns."""
+        names = getattr(self, "feature_names_in_", None)
+        if names is None or hasattr(rows, "columns"):
+            return rows
+
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=names)
 
     def _set_threshold(self, threshold):
         """Set ``offset_`` so that energies above ``threshold`` are anomalies."""

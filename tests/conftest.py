@@ -6,8 +6,26 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import skebm
+from skebm.partition import ImportanceSampling
 
-TINY: dict[str, dict] = {}
+ONE_STEP = {"max_iter": 1, "batch_size": 8192, "normalizer": None}
+
+TINY: dict[str, dict] = {
+    "DeepEBM": {
+        "base": "gaussian",
+        "max_iter": 1,
+        "batch_size": 4096,
+        "normalizer": ImportanceSampling(4000),
+    },
+    "ProductOfExperts": {
+        "estimators": [
+            ("a", skebm.DeepEBM("quadratic", objective="dsm", **ONE_STEP)),
+            ("b", skebm.DeepEBM("mlp", base="gaussian", **ONE_STEP)),
+        ],
+        "cv": None,
+        "normalizer": ImportanceSampling(4000),
+    },
+}
 """Constructor arguments that keep the fit of an estimator short, by its name."""
 
 

@@ -89,12 +89,18 @@ class Energy(Params, nn.Module, ABC):
         gradient : Tensor of shape (n, d)
             The gradient of each row's energy.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            leaf = x.detach().clone().requires_grad_(True)
+        if torch.is_inference_mode_enabled() or x.is_inference():
+            # Autograd refuses tensors that were made in inference mode.
+            with torch.inference_mode(False):
+                return self.value_and_grad(x.clone())
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_(True)
             e = self(leaf)
             if not e.requires_grad:
                 return e, torch.zeros_like(x)
-            (gradient,) = torch.autograd.grad(e.sum(), leaf, materialize_grads=True)
+            (gradient,) = torch.autograd.grad(
+                e, leaf, torch.ones_like(e), materialize_grads=True
+            )
         return e.detach(), gradient
 
     def log_partition(self, temperature: float = 1.0) -> float | None:

@@ -19,7 +19,20 @@ class SampledEnergy(Protocol):
         """Return log Z."""
 
     def sample(self, n_samples: int, *, generator: Generator) -> Tensor:
-        """Draw rows of shape (n_samples, d)."""
+        """Draw rows.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of rows.
+        generator : Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, d)
+            Independent rows.
+        """
 
 
 class Tilted(Energy):

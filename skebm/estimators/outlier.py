@@ -19,7 +19,6 @@ from skebm._check import (
     check_rows,
     check_table,
     fit_context,
-    take_rows,
 )
 from skebm._torch import (
     in_chunks,
@@ -36,13 +35,9 @@ from skebm.estimators.wrapped import (
     wrapped_energy,
 )
 from skebm.exceptions import InterruptedFitWarning
-from skebm.explain import row_picker, shapley_contributions
 
 N_FOLDS = 5
 """Folds that give a wrapped estimator's rows their out-of-fold energies."""
-
-N_REFERENCES = 8
-"""Typical training rows that explanations compare with."""
 
 AFTER_INTERRUPT = 1000
 """Rows that Ctrl-C leaves in the memory: a fit of a fraction of a second."""
@@ -191,43 +186,7 @@ class EnergyOutlierDetector(BaseEBM):
         fit_energy = self._fit_memory if self.estimator is None else self._fit_wrapped
         training_energy = fit_energy(X)
         self._set_threshold(self._threshold(training_energy))
-        self.explain_baseline_ = float(self._measure(self._references).mean())
         return self._end_tasks()
-
-    def explain(self, X):
-        """Return how much each column adds to the energy of each row.
-
-        Shapley values against 8 typical training rows (`skebm.explain`): the rows sum
-        to ``energy(X) - explain_baseline_``, with ``explain_baseline_`` the mean energy
-        of those 8. Costs 16 (n_features + 1) energies a row: explain the rows of
-        interest, not the table.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Rows to explain.
-
-        Returns
-        -------
-        ndarray or DataFrame of shape (n_samples, n_features)
-            Contributions in units of the energy; positive = makes the row stranger. A
-            DataFrame with X's index and columns if X is a DataFrame.
-        """
-        check_is_fitted(self)
-        rows = self._rows(X)
-        contributions = shapley_contributions(
-            self._measure,
-            row_picker(rows, self._references),
-            *rows.shape,
-            n_references=len(self._references),
-            seed=self._fit_seed,
-        )
-        if not hasattr(X, "columns"):
-            return contributions
-
-        import pandas as pd
-
-        return pd.DataFrame(contributions, index=X.index, columns=X.columns)
 
     def sample(self, n_samples=1, *, random_state=None):
         """Draw new rows.
@@ -266,13 +225,7 @@ class EnergyOutlierDetector(BaseEBM):
             rows = to_numpy(self.energy_.sample(n_samples, threshold, generator))
         else:
             rows = sample_wrapped(self.estimator_, n_samples, seed)
-        names = getattr(self, "feature_names_in_", None)
-        if names is None or hasattr(rows, "columns"):
-            return rows
-
-        import pandas as pd
-
-        return pd.DataFrame(rows, columns=names)
+        return self._named(rows)
 
     def _fit_memory(self, X):
         """Store the rows; return their energies and the reference rows."""
@@ -296,7 +249,7 @@ class EnergyOutlierDetector(BaseEBM):
             )
             x = x[rng.permutation(len(x))[:kept]]
             energy = self._store(x, lambda stage: None)
-        self._references = x[_typical(energy, rng)]
+        self._set_references(x, energy)
         return energy
 
     def _store(self, x, end_task):
@@ -336,8 +289,7 @@ class EnergyOutlierDetector(BaseEBM):
         self._end_task("estimator")
         training = self._measure(rows)
         self._set_calibration(training if out_of_fold is None else out_of_fold)
-        rng = np.random.default_rng(self._fit_seed)
-        self._references = take_rows(rows, _typical(training, rng))
+        self._set_references(rows, training)
         return training
 
     def _rows(self, X):
@@ -379,9 +331,3 @@ class EnergyOutlierDetector(BaseEBM):
         if self.contamination == "auto":
             return calibration.conformal_threshold(self.calibration_energy_)
         return np.percentile(training_energy, 100 * (1 - self.contamination))
-
-
-def _typical(energy, rng):
-    """Return the places of the reference rows, drawn from the lower half of E."""
-    lower_half = np.argsort(energy, kind="stable")[: (len(energy) + 1) // 2]
-    return rng.permutation(lower_half)[:N_REFERENCES]

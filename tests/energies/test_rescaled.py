@@ -63,12 +63,16 @@ def test_log_partition_is_unknown_where_that_of_the_part_is():
 
 
 def test_polynomial_is_the_energy():
-    form = rescaled(constant=-0.3).as_quadratic()
-    step = ROWS - form.center
-    value = form.value + step @ form.slope
-    value = value + 0.5 * (step @ form.precision * step).sum(1)
-    assert_close(value, rescaled(constant=-0.3)(ROWS), rtol=1e-10, atol=1e-10)
-    assert_close(form.size, form.precision.diagonal(), rtol=1e-12, atol=0.0)
+    """Also where the center is not the minimum, as in a sum of Gaussians."""
+    one = Quadratic().match(MEAN, COVARIANCE)
+    for part in (one, one + Quadratic().match(-2 * MEAN, 3 * COVARIANCE)):
+        energy = rescaled(part, constant=-0.3)
+        form = energy.as_quadratic()
+        step = ROWS - form.center
+        value = form.value + step @ form.slope
+        value = value + 0.5 * (step @ form.precision * step).sum(1)
+        assert_close(value, energy(ROWS), rtol=1e-10, atol=1e-10)
+        assert_close(form.size, form.precision.diagonal(), rtol=1e-12, atol=0.0)
 
 
 def test_sum_of_two_units_has_the_closed_form_of_gaussians():

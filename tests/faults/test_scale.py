@@ -52,10 +52,10 @@ def test_row_05_one_column(estimator, rng, dtype, readers):
 
 @pytest.mark.parametrize("power", [-1000, -100, 100, 1000])
 def test_row_06_all_scaled(estimator, X, X_new, power):
-    """Powers of two change no digit of X, so no digit of the scores either."""
-    expected = estimator.fit(X).score_samples(X_new)
+    """Powers of two change no digit of X, so no digit of the energies either."""
+    expected = estimator.fit(X).energy(X_new)
     factor = 2.0**power
-    scaled = estimator.fit(factor * X).score_samples(factor * X_new)
+    scaled = estimator.fit(factor * X).energy(factor * X_new)
     np.testing.assert_array_equal(scaled, expected)
 
 
@@ -63,24 +63,35 @@ def test_row_06_all_scaled(estimator, X, X_new, power):
 def test_row_06_a_shared_unit_scaled(estimator, rng, power):
     """Columns that share a unit, as pixels do, are pooled; their scale is not lost."""
     X = rng.integers(0, 17, size=(60, 8)).astype(float)
-    expected = estimator.fit(X).score_samples(X)
+    expected = estimator.fit(X).energy(X)
     factor = 2.0**power
-    scaled = estimator.fit(factor * X).score_samples(factor * X)
+    scaled = estimator.fit(factor * X).energy(factor * X)
     np.testing.assert_allclose(scaled, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e-30, 1e30])
 def test_row_06_all_scaled_by_powers_of_ten(estimator, X, X_new, factor):
-    expected = estimator.fit(X).score_samples(X_new)
-    scaled = estimator.fit(factor * X).score_samples(factor * X_new)
+    expected = estimator.fit(X).energy(X_new)
+    scaled = estimator.fit(factor * X).energy(factor * X_new)
     np.testing.assert_allclose(scaled[:30], expected[:30], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [-300, 300])
+def test_row_06_log_partition_follows_the_units(estimator, X, power):
+    """Of 2^k X it is that of X plus k log 2 per column."""
+    before = estimator.fit(X).log_partition_
+    after = estimator.fit(2.0**power * X).log_partition_
+    if before is None:
+        assert after is None
+        return
+    assert after - before == pytest.approx(3 * power * np.log(2.0), abs=1e-6)
 
 
 def test_row_06_all_scaled_in_float32(estimator, X, X_new):
     X, X_new = X.astype(np.float32), X_new.astype(np.float32)
-    expected = estimator.fit(X).score_samples(X_new)
+    expected = estimator.fit(X).energy(X_new)
     for factor in np.float32([2.0**-100, 2.0**100]):
-        scaled = estimator.fit(factor * X).score_samples(factor * X_new)
+        scaled = estimator.fit(factor * X).energy(factor * X_new)
         np.testing.assert_array_equal(scaled, expected)
 
 
@@ -127,17 +138,17 @@ def test_row_07_one_huge_value_in_fit(estimator, X, value):
 
 
 def test_row_08_beyond_float32(estimator, X, X_new):
-    expected = estimator.fit(X).score_samples(X_new)
-    scaled = estimator.fit(1e300 * X).score_samples(1e300 * X_new)
+    expected = estimator.fit(X).energy(X_new)
+    scaled = estimator.fit(1e300 * X).energy(1e300 * X_new)
     np.testing.assert_allclose(scaled[:30], expected[:30], rtol=1e-6, atol=1e-6)
 
 
 def test_row_08_over_the_whole_range_of_float64(estimator, rng):
     """Differences overflow where values do not."""
     X = rng.uniform(-1, 1, size=(60, 2))
-    expected = estimator.fit(X).score_samples(X)
+    expected = estimator.fit(X).energy(X)
     top = np.finfo(np.float64).max
-    scaled = estimator.fit(top * X).score_samples(top * X)
+    scaled = estimator.fit(top * X).energy(top * X)
     np.testing.assert_allclose(scaled, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -147,12 +158,12 @@ def test_row_09_denormals_are_constant(estimator, X, X_new):
 
     tiny = 1e-310 * np.arange(len(X))
     with pytest.warns(UserWarning, match="treated as constant"):
-        scores = estimator.fit(widen(X, tiny)).score_samples(widen(X_new, tiny[:45]))
-    assert np.isfinite(scores).all()
+        energy = estimator.fit(widen(X, tiny)).energy(widen(X_new, tiny[:45]))
+    assert np.isfinite(energy).all()
     zeros = np.zeros(len(X))
-    constant = estimator.fit(widen(X, zeros)).score_samples(widen(X_new, zeros[:45]))
+    constant = estimator.fit(widen(X, zeros)).energy(widen(X_new, zeros[:45]))
     fresh = np.r_[:30, 40:45]
-    np.testing.assert_allclose(scores[fresh], constant[fresh], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(energy[fresh], constant[fresh], rtol=1e-6, atol=1e-6)
 
 
 def test_row_09_nothing_but_denormals(estimator, X):
@@ -199,7 +210,9 @@ def test_ties_at_the_contamination_percentile(estimator, X, share):
 
 
 def test_wide_table(estimator, rng):
-    X = rng.normal(size=(10, 10_000))
+    """A density has covariance matrices, so the width is one that these allow."""
+    is_density = "normalizer" in estimator.get_params()
+    X = rng.normal(size=(10, 300 if is_density else 10_000))
     scores = estimator.fit(X).score_samples(np.vstack([X, 9 * X[:1]]))
     assert np.isfinite(scores).all()
     assert scores.argmin() == 10

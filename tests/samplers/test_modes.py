@@ -145,6 +145,17 @@ def test_annealing_walks_from_the_widest_level_to_the_last():
     assert warm_up.finish() is sampler
 
 
+def test_warm_up_shorter_than_the_ladder_ends_in_a_state_of_the_energy():
+    energy = NoisyModes(0.5)
+    sampler = AnnealedLangevin(0.1, widest=8.0, n_levels=4)
+    warm_up = sampler.warm_up(2)
+    state = sampler.init(energy, starts())
+    for _ in range(2):
+        state, _ = warm_up.step(energy, state, generator=generator())
+    torch.testing.assert_close(state.e, energy(state.x))
+    torch.testing.assert_close(state.grad, energy.grad(state.x))
+
+
 def test_temperature_ladder_joins_modes_that_a_step_does_not():
     """From one start in the wrong mode, a hot beginning reaches both."""
 

@@ -1,0 +1,300 @@
+"""From scaled rows to a trained energy: which base, which network, how long."""
+
+import math
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold
+
+from skebm._torch import make_generator
+from skebm.energies import MLP, Tilted
+from skebm.estimators.bases import base_of, fitted_base, single_gaussian
+from skebm.estimators.runs import Fit
+from skebm.exceptions import NotNormalizableError
+from skebm.objectives import NoiseContrastive
+from skebm.partition import check_normalizable
+
+N_LARGE = 2000
+"""From this many rows on, one held-out part replaces cross-validation."""
+
+N_FOLDS = 5
+N_NETWORKS = 3
+"""Networks that a small table averages."""
+
+N_FEWEST = 20
+"""Fewer rows get a single Gaussian and keep no row out."""
+
+SMALL = {
+    "n_steps": 1500,
+    "learning_rate": 2e-3,
+    "weight_decay": 0.1,
+    "schedule": "constant",
+    "ema": 0.99,
+}
+PATIENCE = {"early_stopping": True, "n_iter_no_change": 10, "tol": 0.0}
+LARGE = {"learning_rate": 4e-3, "schedule": "cosine", "ema": 0.999}
+N_STEPS_SINGLE, N_STEPS_MIXTURE, N_STEPS_GIVEN = 6000, 2000, 4000
+
+LEAST_REACH = 5.0
+"""Least distance, in standard deviations, up to which a tilt sees the columns."""
+
+
+def train(z, energy, objective, base, runs, validation_fraction):
+    """Train an energy of scaled rows.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Scaled rows.
+    energy : Energy or None
+        Unbuilt; None, with no ``objective`` and some ``base``: a tilted mixture.
+    objective : Objective or None
+        None is noise-contrastive estimation.
+    base : {"auto", "gaussian"}, GaussianMixture, FrozenEstimator or None
+        What the energy tilts.
+    runs : Runs
+        Settings of the training.
+    validation_fraction : float
+        Share of the rows to hold out.
+
+    Returns
+    -------
+    Fit
+        The trained energy. Ctrl-C before the first epoch leaves a single Gaussian.
+    """
+    try:
+        if energy is not None or objective is not None or base is None:
+            energy = MLP() if energy is None else energy
+            objective = NoiseContrastive() if objective is None else objective
+            return fit_given(z, energy, objective, base, runs, validation_fraction)
+        if len(z) >= N_LARGE:
+            return fit_large(z, base, runs, validation_fraction)
+        if len(z) >= N_FEWEST:
+            return fit_small(z, base, runs)
+    except KeyboardInterrupt:
+        runs.interrupted = True
+    law = single_gaussian(z).to(runs.device)
+    return Fit(law, law, np.arange(len(z)), None, {}, 0)
+
+
+def fit_large(z, base, runs, validation_fraction):
+    """Keep the best of a mixture, the mixture tilted and a single Gaussian tilted.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Scaled rows.
+    base : {"auto", "gaussian"}, GaussianMixture or FrozenEstimator
+        "auto" tries both; any other is the one that is tilted.
+    runs : Runs
+        Settings of the training.
+    validation_fraction : float
+        Share of the rows that decides.
+
+    Returns
+    -------
+    Fit
+        The candidate with the highest likelihood of the held-out rows.
+    """
+    train, held_out = holdout(len(z), validation_fraction, runs.seed)
+    mixture = base_of(base, z, [(train, held_out)], runs.seed)
+    plans = [(fitted_base(mixture, z[train]), N_STEPS_MIXTURE)]
+    if base == "auto":
+        plans.append((single_gaussian(z[train]), N_STEPS_SINGLE))
+    if base == "gaussian":
+        plans = [(single_gaussian(z[train]), N_STEPS_SINGLE)]
+    x, x_valid = runs.tensor(z[train]), runs.tensor(z[held_out])
+    best, best_score = None, -np.inf
+    for law, n_steps in plans:
+        energy = tilted(law, z, MLP(hidden=(128, 128, 128), activation="relu"))
+        history = runs.run(
+            energy, NoiseContrastive(), x, x_valid, n_steps=n_steps, **LARGE
+        )
+        for candidate in (energy.base, energy):
+            score = runs.log_density(candidate, x_valid).mean()
+            if score > best_score:
+                best_score = score
+                best = Fit(candidate, energy.base, held_out, None, *history[:2])
+        if runs.interrupted:
+            break
+    return best
+
+
+def fit_small(z, base, runs):
+    """Cross-validate a mixture and how long to train its tilt; average three nets.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Scaled rows.
+    base : {"auto", "gaussian"}, GaussianMixture or FrozenEstimator
+        What is tilted; "auto" chooses a mixture.
+    runs : Runs
+        Settings of the training.
+
+    Returns
+    -------
+    Fit
+        The tilted mixture, or the mixture where the gain in held-out likelihood is
+        less than its standard error.
+    """
+    every = np.arange(len(z))
+    splits = list(KFold(N_FOLDS, shuffle=True, random_state=runs.seed).split(z))
+    mixture = base_of(base, z, splits, runs.seed)
+    of_base, of_tilt, curves = np.empty(len(z)), np.empty(len(z)), []
+    for train, held_out in splits:
+        x_valid = runs.tensor(z[held_out])
+        energy = tilted(fitted_base(mixture, z[train]), z, _small_network())
+        history = runs.run(
+            energy,
+            NoiseContrastive(),
+            runs.tensor(z[train]),
+            x_valid,
+            **SMALL,
+            forced=PATIENCE,
+        )
+        if runs.interrupted:
+            return Fit(energy, energy.base, held_out, None, *history[:2])
+        of_base[held_out] = runs.log_density(energy.base, x_valid)
+        of_tilt[held_out] = runs.log_density(energy, x_valid)
+        curves.append(history.history["valid_loss"])
+    law = fitted_base(mixture, z)
+    n_epochs, gain, error = _best_epoch(curves)
+    if gain <= error:
+        return Fit(law.to(runs.device), law, every, of_base, *history[:2])
+    energy, history = _average(law, z, runs, n_epochs)
+    return Fit(energy, energy.base, every, of_tilt, *history[:2])
+
+
+def fit_given(z, energy, objective, base, runs, validation_fraction):
+    """Train one energy by one objective.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_samples, n_features)
+        Scaled rows.
+    energy : Energy
+        Unbuilt.
+    objective : Objective
+        What is minimised.
+    base : {"auto", "gaussian"}, GaussianMixture, FrozenEstimator or None
+        What the energy tilts; None: the energy stands alone. "auto" is None where the
+        untrained energy confines itself.
+    runs : Runs
+        Settings of the training.
+    validation_fraction : float
+        Share of the rows that picks the epoch, if the objective is a criterion.
+
+    Returns
+    -------
+    Fit
+        The trained energy.
+    """
+    train, held_out = np.arange(len(z)), np.arange(len(z))
+    if objective.is_criterion and len(z) >= N_FEWEST:
+        train, held_out = holdout(len(z), validation_fraction, runs.seed)
+    if base == "auto" and _confines_itself(energy, z.shape[1], runs.seed):
+        base = None
+    kind = "gaussian" if base is None else base
+    law = fitted_base(base_of(kind, z, [(train, held_out)], runs.seed), z[train])
+    energy = energy if base is None else tilted(law, z, energy)
+    x_valid = runs.tensor(z[held_out]) if len(train) < len(z) else None
+    history = runs.run(
+        energy,
+        objective,
+        runs.tensor(z[train]),
+        x_valid,
+        n_steps=N_STEPS_GIVEN,
+        **LARGE,
+    )
+    return Fit(energy, law.to(runs.device), held_out, None, *history[:2])
+
+
+def tilted(base, z, network):
+    """Return the base tilted by a network that sees no further than the rows.
+
+    Parameters
+    ----------
+    base : Gaussians
+        Normalised density.
+    z : ndarray of shape (n_samples, n_features)
+        Scaled rows.
+    network : Energy
+        Unbuilt.
+
+    Returns
+    -------
+    Tilted
+        Its tilt is constant beyond ``reach``, in standard deviations.
+    """
+    return Tilted(base, network, reach=max(LEAST_REACH, 1.2 * float(np.abs(z).max())))
+
+
+def holdout(n, fraction, seed):
+    """Return the places of training and held-out rows.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    fraction : float
+        Share of held-out rows.
+    seed : int
+        Seed of the split.
+
+    Returns
+    -------
+    train, held_out : ndarray
+        Places, at least one each.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    n_held_out = min(n - 1, max(1, round(fraction * n)))
+    return order[n_held_out:], order[:n_held_out]
+
+
+def _small_network():
+    """Return an unbuilt network for a table of less than N_LARGE rows."""
+    return MLP(hidden=(64, 64), activation="silu")
+
+
+def _best_epoch(curves):
+    """Return the epochs that cross-validation picks, the gain over the base, its error.
+
+    The held-out loss is the log-likelihood ratio of base to model.
+    """
+    length = min(len(curve) for curve in curves)
+    loss = np.array([curve[:length] for curve in curves])
+    best = int(loss.mean(0).argmin())
+    gain = -loss[:, best]
+    return best + 1, gain.mean(), gain.std(ddof=1) / math.sqrt(len(gain))
+
+
+def _average(base, z, runs, n_epochs):
+    """Return the base tilted by the mean of several networks, and the last history."""
+    x, networks = runs.tensor(z), []
+    for _ in range(N_NETWORKS):
+        energy = tilted(base, z, _small_network())
+        history = runs.run(
+            energy,
+            NoiseContrastive(),
+            x,
+            **SMALL,
+            forced={"max_iter": n_epochs, "early_stopping": False},
+        )
+        networks.append(energy.tilt)
+        if runs.interrupted:
+            break
+    total = networks[0]
+    for network in networks[1:]:
+        total = total + network
+    return tilted(energy.base, z, total * (1 / len(networks))), history
+
+
+def _confines_itself(energy, n_features, seed):
+    """Tell whether the untrained energy rises fast enough in every direction."""
+    built = clone(energy).build(n_features, generator=make_generator(seed))
+    try:
+        check_normalizable(built, n_features, generator=make_generator(seed))
+    except NotNormalizableError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""z = (x - location) / scale, without overflow, and back."""
+
+import numpy as np
+import torch
+
+from skebm.energies.views import shares_unit
+
+FARTHEST = 1e15
+"""Scaled values are clipped to it, so that their squares fit in single precision."""
+
+CONSTANT = 1e-12
+"""A column that varies by less, relative to its size, counts as constant."""
+
+
+def location_and_scale(x):
+    """Return mean and standard deviation of the columns.
+
+    Columns in one unit, such as pixels, share the root mean square of theirs: scaled
+    apart, a pixel that is seldom set would outweigh all others.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_features)
+        Finite rows of any size.
+
+    Returns
+    -------
+    location, scale : ndarray of shape (n_features,)
+        In float64; the scale of a constant column is its size, or 1 if that is 0 or
+        too small to divide by.
+    """
+    x = x.astype(np.float64)
+    size = np.abs(x).max(0)
+    size[size < np.finfo(np.float64).tiny] = 1.0
+    unit = x / size
+    spread = unit.std(0)
+    constant = spread <= CONSTANT
+    location = np.where(constant, unit[0], unit.mean(0)) * size
+    scale = np.where(constant, 1.0, spread) * size
+    shared = shares_unit(torch.from_numpy(x)).numpy() & ~constant
+    if shared.any():
+        largest = scale[shared].max()
+        scale[shared] = largest * np.sqrt(np.mean((scale[shared] / largest) ** 2))
+    return location, scale
+
+
+def scaled(x, location, scale):
+    """Return (x - location) / scale, clipped to +-1e15.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_features)
+        Finite rows.
+    location, scale : ndarray of shape (n_features,)
+        Of `location_and_scale`.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        In float64.
+    """
+    with np.errstate(over="ignore"):
+        z = x / scale - location / scale
+    return np.clip(z, -FARTHEST, FARTHEST)
+
+
+def given_columns(given, names, location, scale):
+    """Return the places and scaled values of given columns.
+
+    Parameters
+    ----------
+    given : dict or None
+        Column (name or place) to value.
+    names : ndarray of str or None
+        Names of the columns.
+    location, scale : ndarray of shape (n_features,)
+        Of `location_and_scale`.
+
+    Returns
+    -------
+    columns : tuple of int
+        Places, in increasing order.
+    values : tuple of float
+        Scaled values.
+    exact : tuple of float
+        Values as they were given.
+
+    Raises
+    ------
+    ValueError
+        If a column is unknown, a value is not finite, or no column is left free.
+    """
+    places = {}
+    for key, value in (given or {}).items():
+        places[_place(key, names, len(scale))] = float(value)
+    if len(places) == len(scale) or not np.isfinite(list(places.values())).all():
+        raise ValueError(
+            f"Got given={given!r}, but expected finite values for some of the "
+            f"{len(scale)} columns. Leave at least one column out."
+        )
+    columns = sorted(places)
+    row = np.array([[places.get(j, 0.0) for j in range(len(scale))]])
+    z = scaled(row, location, scale)[0]
+    exact = tuple(places[j] for j in columns)
+    return tuple(columns), tuple(float(z[j]) for j in columns), exact
+
+
+def _place(key, names, n_features):
+    """Return the place of a column given by name or place."""
+    known = {} if names is None else {name: j for j, name in enumerate(names)}
+    if key in known:
+        return known[key]
+    if isinstance(key, int | np.integer) and -n_features <= key < n_features:
+        return int(key) % n_features
+    columns = list(known) or f"0 to {n_features - 1}"
+    raise ValueError(f"Got given column {key!r}, but expected one of {columns}.")
