@@ -1,12 +1,15 @@
 """The torch side of the door: device, generator, fixed-size chunks, back to numpy."""
 
+import copy
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from skebm._params import Params
 from skebm.exceptions import ForkedProcessError
 
 CHUNK_VALUES = 2**20
@@ -114,3 +117,26 @@ def _padded(rows: Tensor, size: int) -> Tensor:
 def to_numpy(values: Tensor) -> np.ndarray:
     """Return a float64 numpy copy: the door out."""
     return values.detach().to("cpu", torch.float64, copy=True).numpy()
+
+
+def on_cpu(value: Any) -> Any:
+    """Return a value with its tensors on the CPU; what holds none is returned as it is.
+
+    Parameters
+    ----------
+    value : Any
+        Modules and samplers are copied, tensors moved.
+
+    Returns
+    -------
+    Any
+        A value of the same kind.
+    """
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value).cpu()
+    if isinstance(value, Params):
+        parts = value.get_params(deep=False)
+        return type(value)(**{name: on_cpu(part) for name, part in parts.items()})
+    return value

@@ -1,6 +1,5 @@
 """The estimator contract, written once: E(x) in, sklearn's readers out."""
 
-import copy
 import warnings
 from abc import abstractmethod
 from numbers import Real
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm import calibration
 from skebm._check import Interval, StrOptions, take_rows
+from skebm._torch import on_cpu
 from skebm.exceptions import NotNormalizedError
 from skebm.explain import row_picker, shapley_contributions
 
@@ -304,13 +304,12 @@ class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         return int(check_random_state(source).randint(np.iinfo(np.int32).max))
 
     def __getstate__(self):
-        """Return the state to pickle, with the energy on the CPU."""
+        """Return the state to pickle, with its tensors on the CPU."""
         state = super().__getstate__()
-        if "energy_" in state and str(state.get("device_", "cpu")) != "cpu":
-            state = state | {
-                "energy_": copy.deepcopy(state["energy_"]).cpu(),
-                "device_": "cpu",
-            }
+        if str(state.get("device_", "cpu")) != "cpu":
+            params = self.get_params(deep=False)
+            fitted = {k: on_cpu(v) for k, v in state.items() if k not in params}
+            state = state | fitted | {"device_": "cpu"}
         return state
 
     def __sklearn_is_fitted__(self):

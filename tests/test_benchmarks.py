@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import LocalOutlierFactor
 
@@ -23,6 +26,7 @@ def load_script(name):
 
 
 adbench = load_script("adbench")
+density = load_script("density")
 digits = load_script("digits")
 scale = load_script("scale")
 
@@ -195,3 +199,34 @@ def test_scale_in_a_fresh_process():
     )
     assert "failed" not in done.stdout
     assert done.stdout.count("times the time of") == 2
+
+
+@pytest.mark.parametrize("name", density.TOYS)
+def test_toys_have_the_entropy_that_is_stated(name):
+    """Against the mean log-density of fresh rows under the density that drew them."""
+    make, entropy = density.TOYS[name]
+    rows = make(20_000, np.random.default_rng(0))
+    if name == "checkerboard":
+        assert np.all(np.abs(rows) < 4)
+        assert entropy == pytest.approx(np.log(32), abs=1e-3)
+        return
+    if name == "two moons":
+        angle = np.linspace(0, np.pi, 2000)
+        upper = np.column_stack([np.cos(angle), np.sin(angle)])
+        centers, sd = np.vstack([upper, [1, 0.5] - upper]), 0.1
+    elif name == "8 Gaussians":
+        angle = np.arange(8) * np.pi / 4
+        centers, sd = 4 * np.column_stack([np.cos(angle), np.sin(angle)]), 0.5
+    else:
+        drawn = make(200_000, np.random.default_rng(1))
+        centers, sd = (
+            KMeans(32, n_init=3, random_state=0).fit(drawn).cluster_centers_,
+            0.3,
+        )
+    rows = rows[:4000]
+    d = rows.shape[1]
+    exponent = -0.5 * cdist(rows, centers, "sqeuclidean") / sd**2
+    norm = np.log(len(centers)) + 0.5 * d * np.log(2 * np.pi * sd**2)
+    log_density = logsumexp(exponent, axis=1) - norm
+    error = 4 * log_density.std() / np.sqrt(len(rows))
+    assert -log_density.mean() == pytest.approx(entropy, abs=error)

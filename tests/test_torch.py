@@ -13,11 +13,14 @@ from skebm._torch import (
     chunk_rows,
     in_chunks,
     make_generator,
+    on_cpu,
     refuse_forked_process,
     resolve_device,
     to_numpy,
 )
+from skebm.energies import Quadratic
 from skebm.exceptions import ForkedProcessError
+from skebm.samplers import HMC, Cycle, Independence
 
 
 def randn(n, d, dtype=torch.float32):
@@ -159,3 +162,24 @@ def test_a_process_knows_whether_it_was_forked(method, answer):
         assert here.recv() == answer
     finally:
         process.join(10)
+
+
+def test_on_cpu_keeps_kind_and_values():
+    module = torch.nn.Linear(2, 3)
+    moved = on_cpu(module)
+    assert moved is not module
+    assert torch.equal(moved.weight, module.weight)
+    metric = torch.ones(2)
+    sampler = on_cpu(Cycle(HMC(0.1, metric=metric), Independence(Quadratic().build(2))))
+    assert torch.equal(sampler.first.metric, metric)
+    assert sampler.first.step_size == 0.1
+    assert on_cpu("text") == "text"
+
+
+@pytest.mark.gpu
+def test_on_cpu_moves_from_the_gpu():
+    metric = torch.ones(2, device="cuda")
+    base = Quadratic().build(2).to("cuda")
+    sampler = on_cpu(Cycle(HMC(0.1, metric=metric), Independence(base)))
+    assert sampler.first.metric.device.type == "cpu"
+    assert sampler.second.proposal.mean.device.type == "cpu"

@@ -174,8 +174,8 @@ class ScaledDensity(BaseEBM):
         z = torch.from_numpy(scaled(rows, self.location_, self.scale_)).to(self.device_)
         size = CHUNK[0] if z.shape[1] <= 64 else CHUNK[1]
         with torch.inference_mode():
-            e = in_chunks(lambda chunk: (self.energy_(chunk).float(),), size, z)[0]
-        return to_numpy(e)
+            e = in_chunks(lambda chunk: (self.energy_(chunk),), size, z)[0]
+        return to_numpy(e.clamp(max=torch.finfo(torch.float32).max).float())
 
     def _calibration_rows(self, rows):
         """Training rows are not kept, so no row is known to be one."""

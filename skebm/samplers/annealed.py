@@ -24,7 +24,7 @@ class AnnealedLangevin(Sampler):
 
     A noise-conditional energy has E(x; s) at noise level s: the ladder leads from
     s = ``widest`` to the level at which the energy is read. Other energies have a
-    ladder of temperatures instead, from ``widest``^2 T to T. Every step is that of
+    ladder of temperatures instead, from w^2 T to T with w = ``widest``. Every step is that of
     `MALA`, so each level is sampled without bias.
 
     Parameters
