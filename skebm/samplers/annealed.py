@@ -24,8 +24,8 @@ class AnnealedLangevin(Sampler):
 
     A noise-conditional energy has E(x; s) at noise level s: the ladder leads from
     s = ``widest`` to the level at which the energy is read. Other energies have a
-    ladder of temperatures instead, from w^2 T to T with w = ``widest``. Every step is that of
-    `MALA`, so each level is sampled without bias.
+    ladder of temperatures instead, from w^2 T to T with w = ``widest``. Every step is
+    that of `MALA`, so each level is sampled without bias.
 
     Parameters
     ----------
