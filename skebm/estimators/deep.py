@@ -44,7 +44,8 @@ class DeepEBM(EnergyParameter, ScaledDensity):
     energy : {"auto", "mlp", "residual", "transformer", "denoiser", "quadratic"} or \
             Energy, default="auto"
         A value of `skebm.energies` gives control. "auto": 128-128-128 ReLU units from
-        2,000 rows on, the mean of three networks of 64-64 SiLU units below.
+        2,000 rows on, the mean of three networks of 64-64 SiLU units below, and "mlp"
+        where an ``objective`` is given.
     objective : str or Objective, default="auto"
         How E is trained without Z: "nce" (what "auto" means), "ranking_nce", "cd",
         "pcd", "ml", "sm", "ssm", "dsm", "multi_dsm", "adversarial", "margin", or a

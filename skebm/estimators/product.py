@@ -82,7 +82,8 @@ class ProductOfExperts(Composition, ScaledDensity):
     sampler_ : Sampler
         What `diagnose` runs, and `sample` where it does not draw exactly.
     log_partition_ : float or None
-        log Z in the units of X, nats; None if ``normalizer`` is None.
+        log Z of the product of the experts' densities of scaled rows, plus the sum of
+        log s that brings densities to the units of X; None if ``normalizer`` is None.
     log_partition_interval_ : tuple of float or None
         95% interval of ``log_partition_``.
     log_partition_ess_ : float or None

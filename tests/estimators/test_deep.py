@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 
 from skebm import DeepEBM
 from skebm.energies import MLP, Bowl, Gaussians, Quadratic, Tilted
+from skebm.estimators.runs import Fit
 from skebm.exceptions import (
     DivergenceError,
     InterruptedFitWarning,
@@ -104,6 +105,18 @@ def test_a_change_of_units_moves_the_log_density_by_its_volume(normal):
     shift = np.log(units).sum()
     np.testing.assert_allclose(
         other.score_samples(x * units) + shift, normal.score_samples(x), atol=0.02
+    )
+
+
+def test_out_of_fold_log_densities_become_energies_of_the_model(normal):
+    """E = -log p(z) - log Z(z), whatever log Z is."""
+    x, model = gaussian_rows(200, seed=2), pickle.loads(pickle.dumps(normal))
+    model.log_partition_ += 5.0
+    log_density = model.score_samples(x) + np.log(model.scale_).sum()
+    every = np.arange(len(x))
+    model._finish(x, Fit(model.energy_, model.base_, every, log_density, {}, 1))
+    np.testing.assert_allclose(
+        model.calibration_energy_, np.sort(model.energy(x)), atol=1e-4
     )
 
 
