@@ -139,7 +139,7 @@ class DeepEBM(EnergyParameter, ScaledDensity):
 
     Notes
     -----
-    About 20 to 40 s on one core for 10,000 rows, and 5 to 15 s for hundreds. Limits:
+    About 20 to 40 s on one core for 10,000 rows, and 5 to 30 s for hundreds. Limits:
     densities in more than some 50 columns, and tables with columns of few distinct
     values, whose density is infinite there; components are at least 0.05 standard
     deviations wide.
