@@ -278,6 +278,12 @@ class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
 
         return pd.DataFrame(rows, columns=names)
 
+    def _threshold(self, training_energy):
+        """Return the energy above which rows are anomalies."""
+        if self.contamination == "auto":
+            return calibration.conformal_threshold(self.calibration_energy_)
+        return np.percentile(training_energy, 100 * (1 - self.contamination))
+
     def _set_threshold(self, threshold):
         """Set ``offset_`` so that energies above ``threshold`` are anomalies."""
         self.offset_ = -float(threshold) - (self.log_partition_ or 0.0)

@@ -10,8 +10,7 @@ from sklearn.callback import with_callbacks
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 
-from skebm._check import Interval, StrOptions, check_rows, fit_context
-from skebm._torch import refuse_forked_process, resolve_device
+from skebm._check import Interval, StrOptions, fit_context
 from skebm.energies import Energy
 from skebm.estimators.choices import (
     ENERGIES,
@@ -24,7 +23,7 @@ from skebm.estimators.density import ScaledDensity
 from skebm.estimators.parameter import EnergyParameter
 from skebm.estimators.recipes import train
 from skebm.estimators.runs import Runs
-from skebm.estimators.scaling import location_and_scale, scaled
+from skebm.estimators.scaling import scaled
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import Objective
 from skebm.partition import Normalizer
@@ -234,12 +233,8 @@ class DeepEBM(EnergyParameter, ScaledDensity):
         self : DeepEBM
             The fitted estimator.
         """
-        self.__dict__.pop("explain_baseline_", None)
-        x = check_rows(self, X, reset=True)
-        refuse_forked_process()
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        x = self._begin(X)
         self._begin_tasks(3)
-        self.location_, self.scale_ = location_and_scale(x)
         fit = self._train(x)
         self._end_task("training")
         self._normalize(fit)

@@ -4,9 +4,14 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skebm import calibration
 from skebm._check import check_rows
-from skebm._torch import in_chunks, make_generator, refuse_forked_process, to_numpy
+from skebm._torch import (
+    in_chunks,
+    make_generator,
+    refuse_forked_process,
+    resolve_device,
+    to_numpy,
+)
 from skebm.base import BaseEBM
 from skebm.estimators.choices import NORMALIZERS, SAMPLERS, resolve
 from skebm.estimators.drawing import (
@@ -18,7 +23,7 @@ from skebm.estimators.drawing import (
     tuned,
 )
 from skebm.estimators.normalizing import in_units, log_partition_of, log_volume
-from skebm.estimators.scaling import given_columns, scaled
+from skebm.estimators.scaling import given_columns, location_and_scale, scaled
 
 CHUNK = 1024, 128
 """Rows per chunk of `energy`, up to 64 columns and beyond."""
@@ -27,9 +32,8 @@ CHUNK = 1024, 128
 class ScaledDensity(BaseEBM):
     """What estimators share whose energy is a function of scaled rows.
 
-    A subclass has the parameters ``sampler`` and ``normalizer``, and sets
-    ``location_``, ``scale_``, ``device_`` and ``_fit_seed`` before it calls
-    `_normalize` and `_finish` with a `Fit`.
+    A subclass has the parameters ``sampler``, ``normalizer`` and ``device``. Its
+    ``fit`` calls `_begin`, makes a `Fit`, and hands it to `_normalize` and `_finish`.
     """
 
     def sample(self, n_samples=1, *, given=None, random_state=None):
@@ -65,7 +69,7 @@ class ScaledDensity(BaseEBM):
         refuse_forked_process()
         if n_samples < 1:
             raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
-        energy, base, sampler = self.energy_, self.base_, self._chains_by
+        energy, base, sampler = self.energy_, self.base_, self._tuned_sampler
         names = getattr(self, "feature_names_in_", None)
         columns, values, exact = given_columns(
             given, names, self.location_, self.scale_
@@ -115,6 +119,15 @@ class ScaledDensity(BaseEBM):
         names = getattr(self, "feature_names_in_", range(self.n_features_in_))
         return diagnosis(chains, gap, self.location_, self.scale_, names)
 
+    def _begin(self, X):
+        """Forget the last fit; return X checked; set device, seed and scale."""
+        self.__dict__.pop("explain_baseline_", None)
+        x = check_rows(self, X, reset=True)
+        refuse_forked_process()
+        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        self.location_, self.scale_ = location_and_scale(x)
+        return x
+
     def _normalize(self, fit):
         """Estimate log Z of the trained energy in the units of X."""
         self.energy_ = fit.energy.requires_grad_(False)
@@ -137,24 +150,26 @@ class ScaledDensity(BaseEBM):
         self.energy_ = self.energy_.double().eval()
         self.base_ = self.base_.double()
         generator = make_generator(self._fit_seed, self.device_)
-        self.sampler_, self._chains_by = default_sampler(self.base_), None
+        self.sampler_, self._tuned_sampler = default_sampler(self.base_), None
         if self.sampler != "auto":
-            self.sampler_ = self._chains_by = tuned(
+            self.sampler_ = self._tuned_sampler = tuned(
                 self.energy_, self.base_, self._chosen_sampler(), generator=generator
             )
         if fit.log_density is None:
             known = self._measure(x[fit.held_out])
         else:
-            log_z = (self.log_partition_ or 0.0) - log_volume(self.scale_)
-            known = -fit.log_density - log_z
+            known = -fit.log_density - self._scaled_log_partition
         self.calibration_energy_ = np.sort(known)
         training = self._measure(x)
         self._set_references(x, training)
-        if self.contamination == "auto":
-            self._set_threshold(calibration.conformal_threshold(known))
-        else:
-            share = 100 * (1 - self.contamination)
-            self._set_threshold(np.percentile(training, share))
+        self._set_threshold(self._threshold(training))
+
+    @property
+    def _scaled_log_partition(self):
+        """The log Z of scaled rows; 0 where it is unknown."""
+        if self.log_partition_ is None:
+            return 0.0
+        return self.log_partition_ - log_volume(self.scale_)
 
     def _chosen_sampler(self):
         """Return a clone of the sampler that the user chose, or None."""

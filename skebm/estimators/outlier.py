@@ -325,9 +325,3 @@ class EnergyOutlierDetector(BaseEBM):
         if not self.novelty:
             energy = calibration.without_clear_anomalies(energy)
         self.calibration_energy_ = np.sort(energy)
-
-    def _threshold(self, training_energy):
-        """Return the energy above which rows are anomalies."""
-        if self.contamination == "auto":
-            return calibration.conformal_threshold(self.calibration_energy_)
-        return np.percentile(training_energy, 100 * (1 - self.contamination))

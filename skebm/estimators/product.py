@@ -12,18 +12,15 @@ from skebm._check import (
     Composition,
     Interval,
     StrOptions,
-    check_rows,
     meta_fit_context,
     take_rows,
 )
-from skebm._torch import make_generator, refuse_forked_process, resolve_device
+from skebm._torch import make_generator
 from skebm.estimators.choices import NORMALIZERS, SAMPLERS
 from skebm.estimators.density import ScaledDensity
 from skebm.estimators.experts import chosen_experts, product
-from skebm.estimators.normalizing import log_volume
 from skebm.estimators.recipes import N_FEWEST, holdout
 from skebm.estimators.runs import Fit
-from skebm.estimators.scaling import location_and_scale
 from skebm.partition import Normalizer, check_normalizable
 from skebm.samplers import Sampler
 
@@ -226,14 +223,10 @@ class ProductOfExperts(Composition, ScaledDensity):
         self : ProductOfExperts
             The fitted estimator.
         """
-        self.__dict__.pop("explain_baseline_", None)
-        x = check_rows(self, X, reset=True)
-        refuse_forked_process()
+        x = self._begin(X)
         rows = self._named(x)
         experts = chosen_experts(self.estimators, self.weights, rows)
         self._validate_names([name for name, _ in self.estimators])
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
-        self.location_, self.scale_ = location_and_scale(x)
         folds, train, held_out = self._plan(len(x), experts)
         self._begin_tasks(len(experts) * (len(folds) + 1) + 2)
         log_density = np.empty(len(x)) if folds else None
@@ -279,5 +272,4 @@ class ProductOfExperts(Composition, ScaledDensity):
 
     def _log_density(self, x):
         """Return the log-density of scaled rows under the present energy, (n,)."""
-        log_z = (self.log_partition_ or 0.0) - log_volume(self.scale_)
-        return -self._measure(x) - log_z
+        return -self._measure(x) - self._scaled_log_partition

@@ -97,12 +97,12 @@ def fit_large(z, base, runs, validation_fraction):
         The candidate with the highest likelihood of the held-out rows.
     """
     train, held_out = holdout(len(z), validation_fraction, runs.seed)
-    mixture = base_of(base, z, [(train, held_out)], runs.seed)
-    plans = [(fitted_base(mixture, z[train]), N_STEPS_MIXTURE)]
-    if base == "auto":
+    plans = []
+    if base != "gaussian":
+        mixture = base_of(base, z, [(train, held_out)], runs.seed)
+        plans.append((fitted_base(mixture, z[train]), N_STEPS_MIXTURE))
+    if base in ("auto", "gaussian"):
         plans.append((single_gaussian(z[train]), N_STEPS_SINGLE))
-    if base == "gaussian":
-        plans = [(single_gaussian(z[train]), N_STEPS_SINGLE)]
     x, x_valid = runs.tensor(z[train]), runs.tensor(z[held_out])
     best, best_score = None, -np.inf
     for law, n_steps in plans:
@@ -284,9 +284,7 @@ def _average(base, z, runs, n_epochs):
         networks.append(energy.tilt)
         if runs.interrupted:
             break
-    total = networks[0]
-    for network in networks[1:]:
-        total = total + network
+    total = sum(networks[1:], start=networks[0])
     return tilted(energy.base, z, total * (1 / len(networks))), history
 
 

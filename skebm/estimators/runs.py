@@ -118,6 +118,7 @@ class Runs:
         if path is not None:
             settings["checkpoint"] = f"{os.fspath(path)}.{self.n_runs}"
         generator = self.generator()
+        # Weights are drawn on the CPU, so that they are the same on every device.
         energy.build(x.shape[1], generator=make_generator(generator.initial_seed()))
         energy.to(self.device)
         history = Trainer(**settings).run(

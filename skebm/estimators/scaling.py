@@ -3,13 +3,10 @@
 import numpy as np
 import torch
 
-from skebm.energies.views import shares_unit
+from skebm.energies.views import Standardized
 
 FARTHEST = 1e15
 """Scaled values are clipped to it, so that their squares fit in single precision."""
-
-CONSTANT = 1e-12
-"""A column that varies by less, relative to its size, counts as constant."""
 
 
 def location_and_scale(x):
@@ -29,19 +26,11 @@ def location_and_scale(x):
         In float64; the scale of a constant column is its size, or 1 if that is 0 or
         too small to divide by.
     """
-    x = x.astype(np.float64)
-    size = np.abs(x).max(0)
-    size[size < np.finfo(np.float64).tiny] = 1.0
-    unit = x / size
-    spread = unit.std(0)
-    constant = spread <= CONSTANT
-    location = np.where(constant, unit[0], unit.mean(0)) * size
-    scale = np.where(constant, 1.0, spread) * size
-    shared = shares_unit(torch.from_numpy(x)).numpy() & ~constant
-    if shared.any():
-        largest = scale[shared].max()
-        scale[shared] = largest * np.sqrt(np.mean((scale[shared] / largest) ** 2))
-    return location, scale
+    view = Standardized().fit(torch.from_numpy(x.astype(np.float64)))
+    location, scale = view.center.numpy(), view.scale.numpy()
+    size = np.abs(location)
+    own = np.where(size < np.finfo(np.float64).tiny, 1.0, size)
+    return location, np.where(view.varies.numpy(), scale, own)
 
 
 def scaled(x, location, scale):

@@ -63,20 +63,6 @@ class Adversarial(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> Flow:
         """Return the generator network.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of its weights, on the rows' device.
-
-        Returns
-        -------
-        Flow
-            ``state(n, generator=...)`` returns n rows and -log q of each.
-
         Raises
         ------
         ValueError

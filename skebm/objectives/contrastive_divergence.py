@@ -100,20 +100,6 @@ class ContrastiveDivergence(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> nn.Module:
         """Return the chains, at random training rows; nothing where none persist.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        nn.Module
-            With the buffer ``chains`` if persistent.
-
         Raises
         ------
         ValueError
@@ -212,20 +198,6 @@ class MaximumLikelihood(Objective):
 
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> NoiseRows:
         """Return the density of the starts.
-
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        NoiseRows
-            A frozen copy of the density.
 
         Raises
         ------

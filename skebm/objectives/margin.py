@@ -53,20 +53,6 @@ class Margin(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> NoiseRows:
         """Return the density of the noise rows.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        NoiseRows
-            A frozen copy of the density.
-
         Raises
         ------
         ValueError

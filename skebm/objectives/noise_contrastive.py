@@ -12,9 +12,8 @@ from skebm.energies import Energy
 from skebm.objectives.noise_rows import NoiseRows, noise_rows
 from skebm.objectives.objective import Loss, Objective
 
-N_HELD_OUT, MANY_COLUMNS = 5000, 64
-"""Noise rows behind a held-out likelihood, and the width beyond which there are fewer.
-"""
+N_HELD_OUT, N_HELD_OUT_WIDE, MANY_COLUMNS = 5000, 1000, 64
+"""Noise rows behind a held-out likelihood, up to as many columns and beyond."""
 
 N_START = 1000
 """Noise rows behind the importance estimate at which the learned log Z starts."""
@@ -102,20 +101,6 @@ class NoiseContrastive(Objective):
     ) -> LearnedLogPartition:
         """Return the noise and c at its importance estimate.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        LearnedLogPartition
-            Parameter ``log_partition``.
-
         Raises
         ------
         ValueError
@@ -143,25 +128,10 @@ class NoiseContrastive(Objective):
         Negative: the energy explains the rows better than the noise density does. log Z
         comes from importance sampling, so the learned c has no part in it.
 
-        Parameters
-        ----------
-        energy : Energy
-            The energy in training.
-        rows : Tensor of shape (m, d)
-            Held-out rows.
-        state : nn.Module
-            What `init` returned.
-        generator : Generator
-            Source of the noise rows.
-
-        Returns
-        -------
-        float
-            In nats.
         """
         kept = cast(LearnedLogPartition, state)
-        few = rows.shape[1] > MANY_COLUMNS
-        n = max(len(rows), N_START if few else N_HELD_OUT)
+        is_wide = rows.shape[1] > MANY_COLUMNS
+        n = max(len(rows), N_HELD_OUT_WIDE if is_wide else N_HELD_OUT)
         drawn = kept.noise.draw(energy, n, generator=generator)
         with torch.no_grad():
             log_z = kept.noise.log_ratio(energy, drawn).logsumexp(0) - math.log(n)

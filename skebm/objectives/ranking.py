@@ -63,20 +63,6 @@ class RankingNoiseContrastive(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> NoiseRows:
         """Return the density of the noise.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        NoiseRows
-            A frozen copy of the density.
-
         Raises
         ------
         ValueError

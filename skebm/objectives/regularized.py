@@ -71,20 +71,6 @@ class Regularized(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> nn.Module:
         """Return what the penalised objective keeps.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        nn.Module
-            The state of ``objective``.
-
         Raises
         ------
         ValueError
@@ -101,24 +87,7 @@ class Regularized(Objective):
     def criterion(
         self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator
     ) -> float:
-        """Return the penalised objective's criterion.
-
-        Parameters
-        ----------
-        energy : Energy
-            The energy in training.
-        rows : Tensor of shape (m, d)
-            Held-out rows.
-        state : nn.Module
-            What `init` returned, in eval mode.
-        generator : Generator
-            Source of randomness.
-
-        Returns
-        -------
-        float
-            Less is better.
-        """
+        """Return the penalised objective's criterion."""
         return self.objective.criterion(energy, rows, state, generator=generator)
 
     def __call__(

@@ -94,20 +94,6 @@ class SlicedScoreMatching(Objective):
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> nn.Module:
         """Return nothing to keep.
 
-        Parameters
-        ----------
-        energy : Energy
-            The built energy.
-        x : Tensor of shape (n, d)
-            Training rows.
-        generator : Generator
-            Source of randomness, on the rows' device.
-
-        Returns
-        -------
-        nn.Module
-            Empty.
-
         Raises
         ------
         ValueError

@@ -18,7 +18,6 @@ Record = dict[str, float]
 STEPS_PER_LOOK = 32
 """Steps between looks at the loss where a look makes the host wait for the device."""
 
-
 LARGEST_GROWTH = 1e4
 """An epoch whose mean loss is larger than its first loss by this factor diverged."""
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from laws import COVARIANCES, MEANS, PRECISIONS, double, gaussian, generator
 from scipy.stats import kstest, multivariate_normal, norm
 from sklearn.base import clone
 from torch.testing import assert_close
@@ -21,25 +22,6 @@ from skebm.energies import (
     Quadratic,
 )
 from skebm.exceptions import NotNormalizableError
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def double(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-MEANS = double([0.5, -1.0], [-1.5, 1.0], [2.0, 0.5])
-COVARIANCES = double(
-    [[1.5, 0.6], [0.6, 0.8]], [[0.7, -0.3], [-0.3, 2.0]], [[0.4, 0.1], [0.1, 0.3]]
-)
-PRECISIONS = COVARIANCES.inverse()
-
-
-def gaussian(k):
-    return Quadratic().match(MEANS[k], COVARIANCES[k])
 
 
 def law(k):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from laws import double, generator, ordered, pooled, rows
 from scipy.stats import truncnorm
 from sklearn.base import clone
 from torch.testing import assert_close
@@ -20,28 +21,6 @@ from skebm.energies import (
     Simplex,
 )
 from skebm.energies.constraints import non_negative, norm, sum_to_one
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def double(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def rows(n=50, d=3, seed=3):
-    return 2 * torch.randn(n, d, generator=generator(seed), dtype=torch.float64)
-
-
-def ordered(x):
-    return (x.diff(dim=1) >= 0).all(1)
-
-
-def pooled(x):
-    """The nearest ordered pair: both at their mean where they are out of order."""
-    return x.mean(1, keepdim=True).expand_as(x)
-
 
 MEAN, SD = double(0.3, -0.5), double(1.0, 2.0)
 

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from laws import double, generator, ordered, pooled, rows
 from scipy.optimize import minimize
 from sklearn.base import clone
 from torch.testing import assert_close
@@ -18,28 +19,6 @@ from skebm.energies import (
     Quadratic,
     Simplex,
 )
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def double(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def rows(n=50, d=3, seed=3):
-    return 2 * torch.randn(n, d, generator=generator(seed), dtype=torch.float64)
-
-
-def ordered(x):
-    return (x.diff(dim=1) >= 0).all(1)
-
-
-def pooled(x):
-    """The nearest ordered pair: both at their mean where they are out of order."""
-    return x.mean(1, keepdim=True).expand_as(x)
-
 
 REGIONS = {
     "box": Box(low=-1.0, high=0.5),

@@ -120,6 +120,15 @@ def test_out_of_fold_log_densities_become_energies_of_the_model(normal):
     )
 
 
+def test_calibration_without_a_normaliser_does_not_depend_on_the_units(normal):
+    """Out-of-fold energies compare with those of new rows, whatever the units."""
+    model = clone(normal).set_params(normalizer=None)
+    for units in ([1.0, 1.0, 1.0], [1e-3, 1.0, 1e-4]):
+        model.fit(gaussian_rows(600) * units)
+        alarms = model.predict(gaussian_rows(4000, seed=1) * units) == -1
+        assert 0.02 < alarms.mean() < 0.09
+
+
 def test_draws_have_the_moments_of_the_rows(normal):
     drawn = normal.sample(20_000)
     x = gaussian_rows(600)
