@@ -15,6 +15,9 @@ from skebm.exceptions import ForkedProcessError
 CHUNK_VALUES = 2**20
 """Values of the largest matrix of one chunk: 4 MB in float32, near a core's cache."""
 
+LARGE = 4096
+"""Values from which on a fresh generator pays for its start."""
+
 _FORKED_FROM: list[int] = []
 
 if hasattr(os, "register_at_fork"):
@@ -63,6 +66,19 @@ def normal_like(x: Tensor, generator: Generator) -> Tensor:
 def uniform_like(x: Tensor, generator: Generator) -> Tensor:
     """Return numbers uniform in [0, 1) of the shape, dtype and device of ``x``."""
     return torch.empty_like(x).uniform_(generator=generator)
+
+
+def bernoulli(p: Tensor, generator: Generator) -> Tensor:
+    """Return bits that are 1 with probability ``p``, of its shape and dtype.
+
+    ``p`` is used up. On the CPU the noise is NumPy's SFC64, at a quarter of the time of
+    torch's generator.
+    """
+    if p.device.type != "cpu" or p.numel() < LARGE or p.dtype != torch.float32:
+        return p.sub_(uniform_like(p, generator)).ceil_().abs_()
+    seed = int(torch.randint(2**62, (), generator=generator))
+    noise = np.random.Generator(np.random.SFC64(seed)).random(p.shape, np.float32)
+    return p.sub_(torch.from_numpy(noise)).ceil_().abs_()
 
 
 def chunk_rows(n_stored: int, n_features: int) -> int:

@@ -1,4 +1,4 @@
-"""One loop: minibatches of rows, an objective, AdamW; the averaged weights are kept."""
+"""One loop: minibatches, an objective, an optimizer; the averaged weights are kept."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from skebm.energies import Energy
 from skebm.exceptions import DivergenceError
 from skebm.objectives.objective import Objective
 from skebm.training.checkpoints import Checkpoint, description, digest
-from skebm.training.descent import Descent, learning_rate
+from skebm.training.descent import AdamW, Descent, Momentum, learning_rate
 from skebm.training.learner import Diverged, Learner, Record, learning
+from skebm.training.rules import refuse_bad_rows, refuse_bad_settings
 
-SCHEDULES = "cosine", "constant"
 OnEpoch = Callable[[int, Record], bool | None]
 
 START: dict[str, Any] = {
@@ -57,11 +57,12 @@ class History(NamedTuple):
 
 @dataclass
 class Trainer(Params):
-    """Train an energy by AdamW on an objective.
+    """Train an energy on an objective.
 
     Step t = 0, 1, ... of T, with w warm-up steps (at most T / 10), has the rate
-    learning_rate (t + 1) / w for t < w, and then learning_rate (1 + cos(pi (t - w) /
-    (T - w))) / 2 with the cosine schedule. The model is the average of the weights,
+    learning_rate (t + 1) / w for t < w, and then learning_rate (1 + cos(pi s)) / 2
+    with the cosine schedule, s = (t - w) / (T - w), or learning_rate / 100^s with the
+    exponential one. The model is the average of the weights,
     a <- d a + (1 - d) w_t with d = min(ema, t / (t + 9)): without the second term a
     short run would average in its starting weights [2]_.
 
@@ -78,22 +79,27 @@ class Trainer(Params):
         Largest number of rows per step, >= 1.
     learning_rate : float, default=4e-3
         Largest rate, > 0.
+    optimizer : {"adamw", "momentum"}, default="adamw"
+        AdamW [1]_, or steps along a running mean of the gradient.
     betas : tuple of float, default=(0.9, 0.99)
-        Decay of AdamW's two moments, in [0, 1).
+        Decay of AdamW's two moments, in [0, 1); the first one is also the momentum.
     weight_decay : float, default=0.0
-        AdamW's decay, >= 0.
+        Decay of the weights, >= 0.
     n_warmup_steps : int, default=100
         Steps over which the rate rises, >= 0.
-    schedule : {"cosine", "constant"}, default="cosine"
+    schedule : {"cosine", "constant", "exponential"}, default="cosine"
         The rate after warm-up.
     clip_norm : float, default=5.0
-        Largest norm of the whole gradient, > 0; longer ones are shortened.
+        Largest norm of the whole gradient, > 0; longer ones are shortened. May be
+        infinite.
     ema : float, default=0.999
         Decay of the average of the weights per step, in [0, 1); 0 keeps the last ones.
     early_stopping : bool, default=False
-        Stop when the held-out loss has not fallen for ``n_iter_no_change`` epochs.
+        Stop when the held-out loss has not fallen for ``n_iter_no_change`` looks.
     n_iter_no_change : int, default=10
-        Patience in epochs, >= 1.
+        Patience in looks at the held-out loss, >= 1.
+    valid_every : int, default=1
+        Epochs between two looks, >= 1; the last epoch is looked at too.
     tol : float, default=1e-4
         A smaller fall than this counts as none, >= 0.
     checkpoint : str, path or None, default=None
@@ -122,6 +128,7 @@ class Trainer(Params):
     max_iter: int = 100
     batch_size: int = 256
     learning_rate: float = 4e-3
+    optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     n_warmup_steps: int = 100
@@ -130,6 +137,7 @@ class Trainer(Params):
     ema: float = 0.999
     early_stopping: bool = False
     n_iter_no_change: int = 10
+    valid_every: int = 1
     tol: float = 1e-4
     checkpoint: str | PathLike[str] | None = None
     checkpoint_every: int = 1
@@ -181,8 +189,8 @@ class Trainer(Params):
             If a parameter is out of its range, or ``checkpoint`` is damaged or of
             other rows or parameters.
         """
-        _refuse_bad_parameters(self)
-        _refuse_bad_rows(self, objective, x, x_valid)
+        refuse_bad_settings(self)
+        refuse_bad_rows(objective, x, x_valid, self.early_stopping)
         run = _Run(self, energy, objective, x, x_valid, generator)
         interrupted = False
         try:
@@ -229,6 +237,12 @@ class _Run:
         """Whether no epoch is left to run."""
         progress = self.kept["progress"]
         return bool(progress["stopped"] or progress["epoch"] >= self.trainer.max_iter)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the epoch under way ends with a look at the held-out loss."""
+        epoch, trainer = self.kept["progress"]["epoch"] + 1, self.trainer
+        return bool(epoch % trainer.valid_every == 0 or epoch == trainer.max_iter)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
@@ -281,7 +295,7 @@ class _Run:
         kept = learner.snapshot()
         learner.use_average()
         learner.refuse_explosion()
-        if self.x_valid is not None:
+        if self.x_valid is not None and self._looks:
             record["valid_loss"] = learner.evaluate(self.x_valid, self.valid_seed)
         return kept | self._judge(record), record
 
@@ -306,7 +320,9 @@ class _Run:
             "epoch": old["epoch"] + 1,
             "history": {k: [*history.get(k, []), v] for k, v in record.items()},
         }
-        loss = record.get("valid_loss", math.nan)
+        if "valid_loss" not in record:
+            return {"progress": new, "best": best}
+        loss = record["valid_loss"]
         if loss < old["least_loss"]:
             best, new["least_loss"] = self.learner.modules(), loss
         fell = loss < old["least_loss"] - trainer.tol
@@ -343,50 +359,13 @@ def _descent(trainer: Trainer, energy: Energy, state: nn.Module) -> Descent:
             "first, and freeze only parts of an energy."
         )
     own = {id(weight) for weight in weights}
-    return Descent(
-        weights,
-        # Decay would bias a learned log Z.
-        [weight for weight in learning(state) if id(weight) not in own],
-        betas=trainer.betas,
-        weight_decay=trainer.weight_decay,
-        clip_norm=trainer.clip_norm,
-        ema=trainer.ema,
-    )
-
-
-def _refuse_bad_parameters(trainer: Trainer) -> None:
-    """Raise if a parameter is out of its range."""
-    whole, positive = "an integer >= 1", "a number > 0"
-    rules = {
-        "max_iter": (trainer.max_iter >= 1, whole),
-        "batch_size": (trainer.batch_size >= 1, whole),
-        "learning_rate": (0 < trainer.learning_rate < math.inf, positive),
-        "betas": (all(0 <= b < 1 for b in trainer.betas), "two numbers in [0, 1)"),
-        "weight_decay": (trainer.weight_decay >= 0, "a number >= 0"),
-        "n_warmup_steps": (trainer.n_warmup_steps >= 0, "an integer >= 0"),
-        "schedule": (trainer.schedule in SCHEDULES, f"one of {SCHEDULES}"),
-        "clip_norm": (trainer.clip_norm > 0, positive),
-        "ema": (0 <= trainer.ema < 1, "a number in [0, 1)"),
-        "n_iter_no_change": (trainer.n_iter_no_change >= 1, whole),
-        "tol": (trainer.tol >= 0, "a number >= 0"),
-        "checkpoint_every": (trainer.checkpoint_every >= 1, whole),
+    # Decay would bias a learned log Z.
+    others = [weight for weight in learning(state) if id(weight) not in own]
+    averaging = {
+        "weight_decay": trainer.weight_decay,
+        "clip_norm": trainer.clip_norm,
+        "ema": trainer.ema,
     }
-    for name, (is_valid, wanted) in rules.items():
-        if not is_valid:
-            got = getattr(trainer, name)
-            raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
-
-
-def _refuse_bad_rows(
-    trainer: Trainer, objective: Objective, x: Tensor, x_valid: Tensor | None
-) -> None:
-    """Raise if there is nothing to learn from or to stop by."""
-    if not len(x) or (x_valid is not None and not len(x_valid)):
-        raise ValueError("Got no rows. Pass one or more in x, and in x_valid or None.")
-    if trainer.early_stopping and (x_valid is None or not objective.is_criterion):
-        raise ValueError(
-            f"Got early_stopping=True with {objective!r} and "
-            f"{'no' if x_valid is None else len(x_valid)} held-out rows, but it needs "
-            "held-out rows and an objective that is a criterion. Pass x_valid and such "
-            "an objective, or early_stopping=False."
-        )
+    if trainer.optimizer == "momentum":
+        return Momentum(weights, others, momentum=trainer.betas[0], **averaging)
+    return AdamW(weights, others, betas=trainer.betas, **averaging)

@@ -16,21 +16,27 @@ from skebm.energies.invariant import Invariant, Rotations, SetEnergy, SignFlip
 from skebm.energies.latent import LatentVariable
 from skebm.energies.local import LocalMemory
 from skebm.energies.memory import Memory
+from skebm.energies.mixed_units import CategoricalUnits, MixedUnits
 from skebm.energies.module import Module
 from skebm.energies.networks import MLP, ResidualMLP
 from skebm.energies.quadratic import Quadratic
+from skebm.energies.rbm import RBM
 from skebm.energies.regions import Ball, Box, Mask, Simplex
 from skebm.energies.rescaled import Rescaled
 from skebm.energies.tilted import Tilted
 from skebm.energies.transformer import Transformer
+from skebm.energies.units import BernoulliUnits, GaussianUnits, Units
 
 __all__ = [
     "MLP",
+    "RBM",
     "AnomalyEnergy",
     "AtLevel",
     "Ball",
+    "BernoulliUnits",
     "Bowl",
     "Box",
+    "CategoricalUnits",
     "Checkpointed",
     "Conditioned",
     "Constrained",
@@ -39,6 +45,7 @@ __all__ = [
     "Energy",
     "ExponentialFamily",
     "Frozen",
+    "GaussianUnits",
     "Gaussians",
     "Guided",
     "Interpolated",
@@ -48,6 +55,7 @@ __all__ = [
     "Mask",
     "Memory",
     "MemoryBag",
+    "MixedUnits",
     "Mixture",
     "Module",
     "NoiseConditional",
@@ -64,4 +72,5 @@ __all__ = [
     "Sum",
     "Tilted",
     "Transformer",
+    "Units",
 ]

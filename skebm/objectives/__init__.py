@@ -10,6 +10,7 @@ from skebm.objectives.margin import Margin
 from skebm.objectives.noise_contrastive import NoiseContrastive
 from skebm.objectives.objective import Loss, Objective
 from skebm.objectives.ranking import RankingNoiseContrastive
+from skebm.objectives.rbm import RBMLikelihood
 from skebm.objectives.regularized import Regularized
 from skebm.objectives.score_matching import ScoreMatching, SlicedScoreMatching
 
@@ -23,6 +24,7 @@ __all__ = [
     "MultiNoiseScoreMatching",
     "NoiseContrastive",
     "Objective",
+    "RBMLikelihood",
     "RankingNoiseContrastive",
     "Regularized",
     "ScoreMatching",

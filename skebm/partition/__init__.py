@@ -5,13 +5,16 @@ from skebm.partition.estimate import LogPartition, Normalizer, Particles, fit_ba
 from skebm.partition.exact import Enumeration, Quadrature
 from skebm.partition.importance import ImportanceSampling
 from skebm.partition.normalizable import check_normalizable
+from skebm.partition.rbm import AnnealedGibbs, LayerSum
 from skebm.partition.smc import SMC
 
 __all__ = [
     "AIS",
     "SMC",
+    "AnnealedGibbs",
     "Enumeration",
     "ImportanceSampling",
+    "LayerSum",
     "LogPartition",
     "Normalizer",
     "Particles",

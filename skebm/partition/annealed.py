@@ -129,7 +129,7 @@ class AIS(Normalizer):
             value, half = across_islands(bridge_estimate, forward, backward)
             back, width = across_islands(reverse_estimate, forward, backward)
             both = interval, (back - width, back + width)
-            interval = _bracketed((value - half, value + half), both)
+            interval = bracketed((value - half, value + half), both)
         ess = ess_of(half, forward.numel())
         warn_if_few(ess, forward.numel(), "Use more n_temperatures, or a closer base.")
         return LogPartition(value, interval, ess, repr(self))
@@ -166,7 +166,7 @@ def _refined(rungs: list[Rung], n_temperatures: int) -> list[Rung]:
     return [*ladder, rungs[-1]]
 
 
-def _bracketed(
+def bracketed(
     bridge: tuple[float, float], both: tuple[tuple[float, float], ...]
 ) -> tuple[float, float]:
     """Return the bridge's interval, or the span of both ways where they disagree."""

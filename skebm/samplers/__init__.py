@@ -1,9 +1,11 @@
 """Samplers: Markov kernels as values, and the chains that they run."""
 
 from skebm.samplers.annealed import AnnealedLangevin
+from skebm.samplers.annealing import AnnealedLayers
 from skebm.samplers.chains import Chains, run_chains
 from skebm.samplers.cycle import Cycle
 from skebm.samplers.diagnostics import bulk_ess, split_rhat
+from skebm.samplers.gibbs import BlockGibbs
 from skebm.samplers.hmc import HMC
 from skebm.samplers.langevin import MALA, ULA
 from skebm.samplers.metropolis import Independence, RandomWalk
@@ -16,6 +18,8 @@ __all__ = [
     "MALA",
     "ULA",
     "AnnealedLangevin",
+    "AnnealedLayers",
+    "BlockGibbs",
     "ChainState",
     "Chains",
     "Cycle",

@@ -1,6 +1,7 @@
-"""AdamW on a clipped gradient, its learning rate, and the average of the weights."""
+"""Steps on a clipped gradient, their learning rate, and the average of the weights."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -10,16 +11,19 @@ from torch.optim.adamw import adamw
 AVERAGING_DELAY = 9
 """The average forgets as t / (t + 9) at first: step i then weighs about i^8."""
 
+LEAST_RATE = 0.01
+"""Share of the largest rate at which the exponential schedule ends."""
+
 EPSILON = 1e-8
 """Added to the root of AdamW's second moment."""
 
 
-class Descent:
+class Descent(ABC):
     """Steps down a loss, and the running average of where they led.
 
-    w <- AdamW(w, g min(1, clip_norm / |g|)), with |g| over all weights at once [1]_;
+    w <- step(w, g min(1, clip_norm / |g|)), with |g| over all weights at once;
     a <- d a + (1 - d) w with d = min(ema, t / (t + 9)) in step t = 0, 1, ... Without
-    the second term a short run would average in the weights that it started from [2]_.
+    the second term a short run would average in the weights that it started from [1]_.
 
     Parameters
     ----------
@@ -27,19 +31,16 @@ class Descent:
         Weights to train.
     undecayed : list of Tensor
         Weights to train without weight decay.
-    betas : tuple of float
-        Decay of AdamW's two moments.
     weight_decay : float
-        AdamW's decay.
+        Decay of the first ones.
     clip_norm : float
-        Largest norm of the whole gradient.
+        Largest norm of the whole gradient; infinite leaves it alone.
     ema : float
         Decay of the average, in [0, 1).
 
     References
     ----------
-    .. [1] Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR.
-    .. [2] Shamir, Zhang (2013), Stochastic gradient descent for non-smooth
+    .. [1] Shamir, Zhang (2013), Stochastic gradient descent for non-smooth
        optimization, ICML (polynomial-decay averaging).
     """
 
@@ -48,19 +49,17 @@ class Descent:
         decayed: list[Tensor],
         undecayed: list[Tensor],
         *,
-        betas: tuple[float, float],
         weight_decay: float,
         clip_norm: float,
         ema: float,
     ) -> None:
         self.weights = decayed + undecayed
         self.average = [w.detach().clone() for w in self.weights]
-        self.moments = [_Moments.of(w) for w in self.weights]
         n = len(decayed)
         self.groups = [(slice(0, n), weight_decay), (slice(n, None), 0.0)]
         if not weight_decay:  # one group is one kernel call
             self.groups = [(slice(None), 0.0)]
-        self.betas, self.clip_norm, self.ema = betas, clip_norm, ema
+        self.clip_norm, self.ema = clip_norm, ema
 
     def step(self, loss: Tensor, t: int, rate: float) -> Tensor:
         """Take one step.
@@ -68,7 +67,7 @@ class Descent:
         Parameters
         ----------
         loss : Tensor of shape ()
-            What to descend.
+            What to descend. One without a graph says that the gradients are set.
         t : int
             Number of the step, from 0.
         rate : float
@@ -79,15 +78,26 @@ class Descent:
         Tensor of shape ()
             Norm of the gradient before it was clipped.
         """
-        self._drop_gradients()
-        torch.autograd.backward(loss)
+        if loss.requires_grad:
+            self._drop_gradients()
+            torch.autograd.backward(loss)
         with torch.no_grad():
             norm = self._clip()
             for members, weight_decay in self.groups:
-                self._update(members, rate, weight_decay)
+                moved = _places(members, self.weights)
+                if moved:
+                    self._update(moved, rate, weight_decay)
             decay = min(self.ema, t / (t + AVERAGING_DELAY))
             torch._foreach_lerp_(self.average, self.weights, 1 - decay)
         return norm
+
+    @abstractmethod
+    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+        """Move the weights at the places ``moved``, which have gradients."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return the moments and the average, no copies; not the weights."""
 
     def _drop_gradients(self) -> None:
         """Forget the gradients of the weights."""
@@ -98,35 +108,9 @@ class Descent:
         """Shorten the whole gradient to ``clip_norm``; return its norm before."""
         gradients = [w.grad for w in self.weights if w.grad is not None]
         norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
-        torch._foreach_mul_(gradients, (self.clip_norm / norm).clamp(max=1.0))
+        if self.clip_norm < math.inf:
+            torch._foreach_mul_(gradients, (self.clip_norm / norm).clamp(max=1.0))
         return norm
-
-    def _update(self, members: slice, rate: float, weight_decay: float) -> None:
-        """Move the weights that have a gradient."""
-        pairs = zip(self.weights[members], self.moments[members], strict=True)
-        moved = [(w, w.grad, m) for w, m in pairs if w.grad is not None]
-        if not moved:
-            return
-        weights, gradients, moments = zip(*moved, strict=True)
-        means, squares, counts = zip(*moments, strict=True)
-        # The function behind torch.optim.AdamW: the class spends a second on loading
-        # torch's compiler, once in every process.
-        adamw(
-            list(weights),
-            list(gradients),
-            list(means),
-            list(squares),
-            [],
-            list(counts),
-            fused=weights[0].device.type in ("cpu", "cuda"),
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=rate,
-            weight_decay=weight_decay,
-            eps=EPSILON,
-            maximize=False,
-        )
 
     def use_average(self) -> None:
         """Put the average in the place of the weights."""
@@ -145,6 +129,72 @@ class Descent:
             norms = torch._foreach_norm(self.weights + self.average)
         return bool(torch.stack(norms).isfinite().all())
 
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        """Take the numbers of `state_dict`, and drop all gradients.
+
+        Parameters
+        ----------
+        state : dict of str to list of Tensor
+            Copied from.
+        """
+        for name, tensors in self.state_dict().items():
+            torch._foreach_copy_(tensors, state[name])
+        self._drop_gradients()
+
+
+class AdamW(Descent):
+    """Steps scaled by running moments of the gradient, decay apart from them [1]_.
+
+    Parameters
+    ----------
+    decayed, undecayed : list of Tensor
+        Weights to train, with and without decay.
+    betas : tuple of float
+        Decay of the two moments.
+    **averaging : dict
+        Of `Descent`.
+
+    References
+    ----------
+    .. [1] Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR.
+    """
+
+    def __init__(
+        self,
+        decayed: list[Tensor],
+        undecayed: list[Tensor],
+        *,
+        betas: tuple[float, float],
+        **averaging: float,
+    ) -> None:
+        super().__init__(decayed, undecayed, **averaging)
+        self.betas = betas
+        self.moments = [_Moments.of(w) for w in self.weights]
+
+    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+        """Take an AdamW step."""
+        moments = [self.moments[i] for i in moved]
+        means, squares, counts = zip(*moments, strict=True)
+        weights = [self.weights[i] for i in moved]
+        # The function behind torch.optim.AdamW: the class spends a second on loading
+        # torch's compiler, once in every process.
+        adamw(
+            weights,
+            [gradient_of(w) for w in weights],
+            list(means),
+            list(squares),
+            [],
+            list(counts),
+            fused=weights[0].device.type in ("cpu", "cuda"),
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=rate,
+            weight_decay=weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Return the moments and the average; not the weights.
 
@@ -161,17 +211,82 @@ class Descent:
             "counts": list(counts),
         }
 
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """Take the numbers of `state_dict`, and drop all gradients.
 
-        Parameters
-        ----------
-        state : dict of str to list of Tensor
-            Copied from.
+class Momentum(Descent):
+    """Steps along a running mean of the gradient.
+
+    u <- m u + (1 - m) (g + weight_decay w), w <- w - rate u [1]_: rate is that of plain
+    gradient descent, whatever m.
+
+    Parameters
+    ----------
+    decayed, undecayed : list of Tensor
+        Weights to train, with and without decay.
+    momentum : float
+        m in [0, 1).
+    **averaging : dict
+        Of `Descent`.
+
+    References
+    ----------
+    .. [1] Polyak (1964), Some methods of speeding up the convergence of iteration
+       methods, USSR Computational Mathematics and Mathematical Physics 4(5).
+    """
+
+    def __init__(
+        self,
+        decayed: list[Tensor],
+        undecayed: list[Tensor],
+        *,
+        momentum: float,
+        **averaging: float,
+    ) -> None:
+        super().__init__(decayed, undecayed, **averaging)
+        self.momentum = momentum
+        self.means = [torch.zeros_like(w, requires_grad=False) for w in self.weights]
+
+    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+        """Take a step along the running mean."""
+        weights = [self.weights[i] for i in moved]
+        means = [self.means[i] for i in moved]
+        gradients = [gradient_of(w) for w in weights]
+        if weight_decay:
+            gradients = list(torch._foreach_add(gradients, weights, alpha=weight_decay))
+        torch._foreach_lerp_(means, gradients, 1 - self.momentum)
+        torch._foreach_add_(weights, means, alpha=-rate)
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return the running means and the average; not the weights.
+
+        Returns
+        -------
+        dict of str to list of Tensor
+            The tensors themselves, no copies.
         """
-        for name, tensors in self.state_dict().items():
-            torch._foreach_copy_(tensors, state[name])
-        self._drop_gradients()
+        return {"average": self.average, "means": self.means}
+
+
+def gradient_of(weight: Tensor) -> Tensor:
+    """Return the gradient of a weight that has one.
+
+    Parameters
+    ----------
+    weight : Tensor
+        A parameter.
+
+    Returns
+    -------
+    Tensor
+        Of its shape.
+    """
+    assert weight.grad is not None
+    return weight.grad
+
+
+def _places(members: slice, weights: list[Tensor]) -> list[int]:
+    """Return the places of the members that have a gradient."""
+    places = range(len(weights))[members]
+    return [i for i in places if weights[i].grad is not None]
 
 
 class _Moments(NamedTuple):
@@ -193,8 +308,8 @@ def learning_rate(
 ) -> float:
     """Return the rate of step t of n_steps.
 
-    With w = min(n_warmup_steps, n_steps // 10): peak (t + 1) / w for t < w, then peak,
-    or with the cosine schedule peak (1 + cos(pi (t - w) / (n_steps - w))) / 2.
+    With w = min(n_warmup_steps, n_steps // 10): peak (t + 1) / w for t < w, then peak
+    c(s) with s = (t - w) / (n_steps - w): c = 1, (1 + cos(pi s)) / 2, or 100^-s.
 
     Parameters
     ----------
@@ -206,7 +321,7 @@ def learning_rate(
         Largest rate.
     n_warmup_steps : int
         Steps over which the rate rises; at most a tenth of all.
-    schedule : {"cosine", "constant"}
+    schedule : {"cosine", "constant", "exponential"}
         The rate after that.
 
     Returns
@@ -219,7 +334,10 @@ def learning_rate(
         return peak * (t + 1) / n_warmup
     if schedule == "constant":
         return peak
-    return peak * (1 + math.cos(math.pi * (t - n_warmup) / (n_steps - n_warmup))) / 2
+    done = (t - n_warmup) / (n_steps - n_warmup)
+    if schedule == "exponential":
+        return float(peak * LEAST_RATE**done)
+    return peak * (1 + math.cos(math.pi * done)) / 2
 
 
 def copied(tree: Any) -> Any:

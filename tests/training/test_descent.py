@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skebm.training.descent import Descent, copied, learning_rate
+from skebm.training.descent import AdamW, copied, learning_rate
 
 
 def weight(*values):
@@ -14,7 +14,7 @@ def weight(*values):
 
 
 def descent(*weights, undecayed=(), weight_decay=0.0, clip_norm=math.inf, ema=0.0):
-    return Descent(
+    return AdamW(
         list(weights),
         list(undecayed),
         betas=(0.9, 0.99),

@@ -1,0 +1,389 @@
+"""The likelihood gradient of an RBM, written by hand: data against Gibbs chains."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from skebm._torch import bernoulli, uniform_like
+from skebm.energies import RBM, Energy
+from skebm.objectives.objective import Loss, Objective
+from skebm.partition import AnnealedGibbs, LayerSum
+from skebm.partition.rbm import MOST_BITS, smaller_layer_bits
+from skebm.samplers import AnnealedLayers
+
+CHAINS = "persistent", "data", "tempered"
+
+PROBE = 8
+"""Rows of a batch on which the loss is read: it trains nothing."""
+
+OFFSET_RATE = 0.01
+"""Share of a batch in the moving means that centre the gradient."""
+
+N_FILL = 5
+"""Gibbs steps that fill the missing entries of a row before its positive phase."""
+
+SPREAD_FLOOR = 0.1
+"""Floor on the mean square of the weights in the adaptive penalty."""
+
+LARGE_PRODUCT = 2e7
+"""Multiplications per product from which bfloat16 pays."""
+
+
+class GibbsState(nn.Module):
+    """What the likelihood of an RBM keeps: chains, moving means, base rates.
+
+    Parameters
+    ----------
+    chains : Tensor of shape (n_levels * n_chains, d)
+        Rows of the chains, those at the model itself first.
+    offsets : tuple of Tensor
+        Moving means of phi (n_statistics,) and of h (n_hidden,).
+    start : Tensor of shape (n_statistics,)
+        Fields of independent columns with the base rates of the rows.
+    n_rows : int
+        Training rows.
+    """
+
+    chains: Tensor
+    visible_offset: Tensor
+    hidden_offset: Tensor
+    start: Tensor
+    n_rows: Tensor
+
+    def __init__(
+        self, chains: Tensor, offsets: tuple[Tensor, Tensor], start: Tensor, n_rows: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("chains", chains)
+        self.register_buffer("visible_offset", offsets[0])
+        self.register_buffer("hidden_offset", offsets[1])
+        self.register_buffer("start", start)
+        self.register_buffer("n_rows", torch.tensor(float(n_rows)))
+
+
+@dataclass
+class RBMLikelihood(Objective):
+    """Ascent on the mean log-likelihood of an RBM.
+
+    d log p / dW = <h phi(v)'>_data - <h phi(v)'>_model: hidden means given the data
+    against those of Gibbs chains. Gradients are centred [1]_,
+    dW = <(h - m)(phi - u)'>_data - <(h - m)(phi - u)'>_model with moving means m and u,
+    db = <phi>_data - <phi>_model - dW'm and dc = <h>_data - <h>_model - dW u, which is
+    the gradient after a change of coordinates: flipping a bit of the data changes
+    nothing. The gradients are set by the call itself; the loss carries none.
+
+    Parameters
+    ----------
+    chains : {"persistent", "data", "tempered"}, default="persistent"
+        Where the k steps of the negative phase start: where they ended (PCD [2]_), at
+        the batch (CD-k), or, tempered, where they ended in a ladder of models between
+        independent columns and the RBM whose neighbours exchange rows [3]_.
+    n_steps : int, default=1
+        k, >= 0; CD-0 has gradient zero.
+    n_chains : int, default=100
+        Chains, >= 1, whatever the batch size; CD-k has as many as batch rows.
+    n_levels : int, default=10
+        Places of the tempered ladder, >= 2.
+    centered : bool, default=True
+        Whether to centre.
+    weight_decay : "auto" or float, default="auto"
+        Factor, >= 0, on |W|^2 / 2 per row. "auto" is 1 / (n (mean W^2 + 0.1)): the
+        weights are normal with a variance that is learned, so that few rows mean small
+        weights and many leave them free.
+    sparsity_target : float or None, default=None
+        Wanted mean of the hidden bits, in (0, 1).
+    sparsity_cost : float, default=0.1
+        How strongly it is wanted, >= 0.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Type of the matrix products; weights, sums and noise stay float32. "auto" takes
+        bfloat16 for large layers where the processor multiplies it in hardware.
+
+    Notes
+    -----
+    Rows with NaN entries have these drawn by 5 Gibbs steps given the others. The
+    held-out criterion is the negative log-likelihood, log Z by a sum over the smaller
+    layer or by annealing. Limits: persistent chains that stop mixing bias the gradient;
+    lower the learning rate, take more steps, or temper.
+
+    References
+    ----------
+    .. [1] Melchior, Fischer, Wiskott (2016), How to center deep Boltzmann machines,
+       Journal of Machine Learning Research 17(99).
+    .. [2] Tieleman (2008), Training restricted Boltzmann machines using approximations
+       to the likelihood gradient, ICML.
+    .. [3] Desjardins, Courville, Bengio, Vincent, Delalleau (2010), Tempered Markov
+       chain Monte Carlo for training of restricted Boltzmann machines, AISTATS.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import RBM
+    >>> from skebm.objectives import RBMLikelihood
+    >>> x, g = torch.ones(20, 3), torch.Generator().manual_seed(0)
+    >>> rbm, objective = RBM(2).build(3), RBMLikelihood()
+    >>> state = objective.init(rbm, x, generator=g)
+    >>> loss = objective(rbm, x, state, generator=g)
+    >>> rbm.weight.grad.shape
+    torch.Size([2, 3])
+    """
+
+    chains: str = "persistent"
+    n_steps: int = 1
+    n_chains: int = 100
+    n_levels: int = 10
+    centered: bool = True
+    weight_decay: str | float = "auto"
+    sparsity_target: float | None = None
+    sparsity_cost: float = 0.1
+    precision: str = "auto"
+
+    def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> GibbsState:
+        """Return chains at draws of the independent columns, and the means of the rows.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range.
+        """
+        rbm = checked(energy)
+        self._refuse_bad_parameters()
+        layer = rbm.layer
+        start = layer.base_fields(x)
+        n = self.n_chains * (self.n_levels if self.chains == "tempered" else 1)
+        with torch.no_grad():
+            rows = layer.sample(start.expand(n, -1), generator=generator)
+            visible = layer.mean(start[None])[0].clone()
+        hidden = torch.full_like(rbm.hidden_bias.detach(), 0.5)
+        return GibbsState(rows, (visible, hidden), start, len(x))
+
+    def __call__(
+        self, energy: Energy, batch: Tensor, state: nn.Module, *, generator: Generator
+    ) -> Loss:
+        """Set the gradients of the energy's weights; move the chains in train mode."""
+        rbm = checked(energy)
+        assert isinstance(state, GibbsState)
+        with torch.no_grad():
+            layers = AnnealedLayers(rbm, state.start, self._dtype(rbm, len(batch)))
+            batch = filled(layers, batch, generator)
+            ends = self._negatives(layers, batch, state, generator)
+            self._set_gradients(rbm, layers, batch, ends, state)
+            loss, metrics = _probe(rbm, batch[:PROBE], ends[:PROBE])
+        return Loss(loss, metrics)
+
+    def criterion(
+        self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator
+    ) -> float:
+        """Return the mean negative log-likelihood of the held-out rows, in nats."""
+        rbm = checked(energy)
+        assert isinstance(state, GibbsState)
+        with torch.no_grad():
+            e = float(rbm(filled(AnnealedLayers(rbm), rows, generator)).mean())
+        if smaller_layer_bits(rbm) <= MOST_BITS // 2:
+            return e + LayerSum()(rbm).value
+        annealing = AnnealedGibbs(128, n_temperatures=300, bracket=False)
+        base = _independent(state)
+        ahead, _ = annealing.both_ways(rbm, base=base, generator=generator)
+        return e + float(ahead.logsumexp((0, 1))) - math.log(ahead.numel())
+
+    def _dtype(self, rbm: RBM, n: int) -> torch.dtype | None:
+        """Return the type of the products, None for that of the weights."""
+        if self.precision != "auto":
+            return getattr(torch, self.precision)  # type: ignore[no-any-return]
+        large = n * rbm.weight.numel() >= LARGE_PRODUCT
+        plain = rbm.weight.dtype == torch.float32
+        return (
+            torch.bfloat16
+            if large and plain and has_bfloat16(rbm)
+            else rbm.weight.dtype
+        )
+
+    def _negatives(
+        self, layers: AnnealedLayers, batch: Tensor, state: GibbsState, g: Generator
+    ) -> Tensor:
+        """Return rows of the model, shape (n_chains, d), and keep the chains."""
+        if self.chains == "data":
+            ends = batch
+            for _ in range(self.n_steps):
+                ends = layers.move(ends, generator=g)
+            return ends
+        chains = state.chains
+        for _ in range(self.n_steps):
+            if self.chains == "tempered":
+                chains = self._tempered(layers, chains, g)
+            else:
+                chains = layers.move(chains, generator=g)
+        if state.training:
+            state.chains.copy_(chains)
+        return chains[: self.n_chains]
+
+    def _tempered(self, layers: AnnealedLayers, v: Tensor, g: Generator) -> Tensor:
+        """Return the rows of all levels after exchanges and one Gibbs step."""
+        n_levels = self.n_levels
+        t = torch.linspace(1, 0, n_levels, device=v.device, dtype=v.dtype)
+        t = t.repeat_interleave(self.n_chains)[:, None]
+        phi = layers.layer.statistics(v)
+        fields = layers.hidden_fields(phi)
+        h = bernoulli((t * fields).sigmoid(), g)
+        # E_t is linear in t; its slope decides on exchanges of (v, h).
+        slope = -(phi @ (layers.visible_bias - layers.start)) - (h * fields).sum(1)
+        order = exchanges(slope.view(n_levels, -1), t.view(n_levels, -1), g)
+        h = h.view(n_levels, -1, h.shape[1]).gather(
+            0, order[:, :, None].expand(-1, -1, h.shape[1])
+        )
+        return layers.visible_draw(h.flatten(0, 1), t, generator=g)
+
+    def _set_gradients(
+        self,
+        rbm: RBM,
+        layers: AnnealedLayers,
+        batch: Tensor,
+        ends: Tensor,
+        state: GibbsState,
+    ) -> None:
+        """Set the gradients of the negative log-likelihood."""
+        phi, phi_model = (layers.layer.statistics(v) for v in (batch, ends))
+        h, h_model = (layers.hidden_fields(p).sigmoid_() for p in (phi, phi_model))
+        u, m = self._offsets(state, phi, h)
+        mean_h, mean_phi = h.mean(0), phi.mean(0)
+        if self.sparsity_target is not None:
+            h = h + self.sparsity_cost * (self.sparsity_target - mean_h)
+        # One product of both phases: a difference of two would lose bfloat16's digits.
+        n, ratio = len(batch), len(batch) / len(ends)
+        hidden = torch.cat([m - h, (h_model - m).mul_(ratio)]).to(layers.dtype)
+        visible = torch.cat([phi - u, phi_model - u]).to(layers.dtype)
+        weight = (hidden.T @ visible).to(rbm.weight.dtype).div_(n)
+        rbm.visible_bias.grad = phi_model.mean(0) - mean_phi - m @ weight
+        rbm.hidden_bias.grad = h_model.mean(0) - mean_h - weight @ u
+        decay = self._decay(rbm, state)
+        if decay:
+            weight.add_(rbm.weight.detach(), alpha=decay)
+        rbm.weight.grad = weight
+        own = list(layers.layer.parameters())
+        if own:
+            data = layers.layer.gradients(batch, layers.visible_fields(h))
+            model = layers.layer.gradients(ends, layers.visible_fields(h_model))
+            for parameter, positive, negative in zip(own, data, model, strict=True):
+                parameter.grad = negative - positive
+
+    def _offsets(
+        self, state: GibbsState, phi: Tensor, h: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return u and m, moved towards the batch in train mode."""
+        if not self.centered:
+            return torch.zeros_like(phi[0]), torch.zeros_like(h[0])
+        if state.training:
+            state.visible_offset.lerp_(phi.mean(0), OFFSET_RATE)
+            state.hidden_offset.lerp_(h.mean(0), OFFSET_RATE)
+        return state.visible_offset, state.hidden_offset
+
+    def _decay(self, rbm: RBM, state: GibbsState) -> float:
+        """Return the factor on W in the gradient of the penalty."""
+        if isinstance(self.weight_decay, str):
+            spread = float(rbm.weight.detach().norm()) ** 2 / rbm.weight.numel()
+            return 1 / (float(state.n_rows) * (spread + SPREAD_FLOOR))
+        return float(self.weight_decay)
+
+    def _refuse_bad_parameters(self) -> None:
+        """Raise if a parameter is out of its range."""
+        decay, target = self.weight_decay, self.sparsity_target
+        rules = {
+            "chains": (self.chains in CHAINS, f"one of {CHAINS}"),
+            "n_steps": (self.n_steps >= 0, "an integer >= 0"),
+            "n_chains": (self.n_chains >= 1, "an integer >= 1"),
+            "n_levels": (self.n_levels >= 2, "an integer >= 2"),
+            "weight_decay": (
+                decay == "auto" if isinstance(decay, str) else decay >= 0,
+                '"auto" or a number >= 0',
+            ),
+            "sparsity_target": (target is None or 0 < target < 1, "in (0, 1) or None"),
+            "sparsity_cost": (self.sparsity_cost >= 0, "a number >= 0"),
+            "precision": (
+                self.precision in ("auto", "float32", "bfloat16"),
+                "'auto', 'float32' or 'bfloat16'",
+            ),
+        }
+        for name, (is_valid, wanted) in rules.items():
+            if not is_valid:
+                got = getattr(self, name)
+                raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
+
+
+def checked(energy: Energy) -> RBM:
+    """Return an energy that is an RBM; raise for any other."""
+    if not isinstance(energy, RBM):
+        raise TypeError(
+            f"RBMLikelihood needs an RBM, but got {type(energy).__name__}. Use "
+            "ContrastiveDivergence for other energies."
+        )
+    return energy
+
+
+def has_bfloat16(rbm: RBM) -> bool:
+    """Tell whether the device of an RBM multiplies bfloat16 in hardware."""
+    if rbm.weight.device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor:
+    """Return rows with their NaN entries drawn given the others."""
+    missing = rows.isnan()
+    if not missing.any():
+        return rows
+    guess = layers.layer.predict(layers.start[None])
+    v = torch.where(missing, guess, rows)
+    for _ in range(N_FILL):
+        v = torch.where(missing, layers.move(v, generator=generator), rows)
+    return v
+
+
+def exchanges(slope: Tensor, t: Tensor, generator: Generator) -> Tensor:
+    """Return which level's state each level takes after exchanges of neighbours.
+
+    Levels i and j exchange with probability min(1, exp((t_i - t_j)(D_i - D_j))), D the
+    slope of the energy in t; even pairs first, then odd ones.
+
+    Parameters
+    ----------
+    slope : Tensor of shape (n_levels, n)
+        D of the states.
+    t : Tensor of shape (n_levels, n)
+        Places of the levels.
+    generator : Generator
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor of shape (n_levels, n)
+        Indices of levels.
+    """
+    order = torch.arange(len(slope), device=slope.device)[:, None].repeat(
+        1, slope.shape[1]
+    )
+    for first in (0, 1):
+        last = first + (len(slope) - first) // 2 * 2
+        i, j = slice(first, last, 2), slice(first + 1, last, 2)
+        now = slope.gather(0, order)
+        log_odds = (t[i] - t[j]) * (now[i] - now[j])
+        swap = uniform_like(log_odds, generator).log() < log_odds
+        left, right = order[i].clone(), order[j].clone()
+        order[i] = torch.where(swap, right, left)
+        order[j] = torch.where(swap, left, right)
+    return order
+
+
+def _independent(state: GibbsState) -> RBM:
+    """Return the model of independent columns that the chains started from."""
+    base = RBM(1)
+    base.visible_bias = nn.Parameter(state.start.clone())
+    return base
+
+
+def _probe(rbm: RBM, rows: Tensor, ends: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the energy gap of a few rows, and their reconstruction error."""
+    phi = rbm.layer.statistics(rows)
+    back = rbm.layer.mean(rbm.visible_fields(rbm.hidden_fields(phi).sigmoid_()))
+    error = (phi - back).square().mean()
+    return rbm(rows).mean() - rbm(ends).mean(), {"reconstruction_error": error}
