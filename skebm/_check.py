@@ -20,8 +20,10 @@ __all__ = [
     "check_names",
     "check_rows",
     "check_table",
+    "check_units",
     "fit_context",
     "meta_fit_context",
+    "refuse_few",
     "take_rows",
 ]
 
@@ -60,6 +62,55 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     return rows
 
 
+def check_units(
+    estimator: Any, X: Any, *, reset: bool, allow_nan: bool = True
+) -> np.ndarray:
+    """Return X as a dense float array, sparse X too; NaN means missing.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows.
+    reset : bool
+        True in ``fit``: every column needs a value.
+    allow_nan : bool, default=True
+        Whether entries may be missing.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        A new array, float32 or float64, without infinities.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        X = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan" if allow_nan else True,
+        )
+    rows: np.ndarray = np.add(X.toarray() if issparse(X) else X, 0.0, order="C")
+    if reset and np.isnan(rows).all(0).any():
+        empty = np.flatnonzero(np.isnan(rows).all(0)).tolist()
+        raise ValueError(
+            f"Columns {empty} of X hold nothing but NaN. Drop them, or pass rows that "
+            "have a value there."
+        )
+    return rows
+
+
+def refuse_few(estimator: Any, n_samples: int) -> None:
+    """Raise scikit-learn's message on fewer than two rows."""
+    if n_samples < 2:
+        raise ValueError(
+            f"Found array with {n_samples} sample(s) while a minimum of 2 is required "
+            f"by {type(estimator).__name__}; got n_samples={n_samples}."
+        )
+
+
 def check_names(estimator: Any, X: Any, *, reset: bool) -> None:
     """Set or compare the number and the names of X's columns, values unseen."""
     _refuse_vector(X)
@@ -75,12 +126,7 @@ def check_table(estimator: Any, X: Any) -> None:
         )
     _refuse_vector(X)
     check_names(estimator, X, reset=True)
-    if _num_samples(X) < 2:
-        raise ValueError(
-            f"Found array with {_num_samples(X)} sample(s) while a minimum of 2 is "
-            f"required by {type(estimator).__name__}; got n_samples="
-            f"{_num_samples(X)}."
-        )
+    refuse_few(estimator, _num_samples(X))
 
 
 def _refuse_vector(X: Any) -> None:

@@ -11,6 +11,7 @@ from skebm.partition import ImportanceSampling
 ONE_STEP = {"max_iter": 1, "batch_size": 8192, "normalizer": None}
 
 TINY: dict[str, dict] = {
+    "BernoulliRBM": {"n_components": 4, "n_iter": 5, "binarize": 0.0},
     "DeepEBM": {
         "base": "gaussian",
         "max_iter": 1,

@@ -3,6 +3,7 @@
 import math
 from typing import Self
 
+import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies.energy import Energy
@@ -11,6 +12,7 @@ from skebm.energies.networks import (
     activation_named,
     initialize,
     linear,
+    perceptron,
     seeded,
 )
 
@@ -77,16 +79,14 @@ class Convolutional(Energy):
         """Draw the weights from ``generator``; None stands for the seed 0."""
         shape = full_shape(self.image_shape, n_features)
         generator = seeded(generator)
-        n_channels, height, width = shape
         layers: list[nn.Module] = [nn.Unflatten(1, shape)]
         for n_out in self.channels:
-            layers.append(convolution(n_channels, n_out, 2, generator))
+            layers.append(convolution(shape[0], n_out, 2, generator))
             layers.append(activation_named(self.activation))
             if self.residual:
                 layers.append(ConvolutionalBlock(n_out, self.activation, generator))
-            n_channels, height, width = n_out, (height + 1) // 2, (width + 1) // 2
-        n_last = n_channels * height * width
-        last = linear(n_last, 1, generator=generator, scale=LAST_SCALE)
+            shape = halved(shape, n_out)
+        last = linear(math.prod(shape), 1, generator=generator, scale=LAST_SCALE)
         self.network = nn.Sequential(*layers, nn.Flatten(), last)
         return self
 
@@ -118,6 +118,65 @@ class ConvolutionalBlock(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Return h plus its branch, shape (n, n_channels, height, width)."""
         out: Tensor = h + self.branch(h)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Images to images of the same shape, through a perceptron in between.
+
+    Each 3 x 3 convolution of stride 2 halves height and width (rounded up), a
+    perceptron maps the flat result and one more number to as many values, and
+    transposed convolutions lead back. The last one starts a hundred times smaller than
+    the others: the output starts near 0.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (channels, height, width) of the images.
+    channels : tuple of int
+        Channels of each convolution, >= 1; () leaves the perceptron alone.
+    hidden : tuple of int
+        Units of the perceptron's hidden layers, >= 1.
+    activation : str
+        The activation, one of `ACTIVATIONS`.
+    generator : Generator
+        Source of the weights; the layers live on its device.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        channels: tuple[int, ...],
+        hidden: tuple[int, ...],
+        activation: str,
+        *,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        down: list[nn.Module] = [nn.Unflatten(1, shape)]
+        up: list[nn.Module] = [nn.Flatten()]
+        small = shape
+        for n_out in channels:
+            large, small = small, halved(small, n_out)
+            scale = 1.0 if len(up) > 1 else LAST_SCALE
+            up.insert(0, transposed(small, large, generator, scale))
+            up.insert(0, activation_named(activation))
+            down.append(convolution(large[0], n_out, 2, generator))
+            down.append(activation_named(activation))
+        n = math.prod(small)
+        self.down = nn.Sequential(*down, nn.Flatten())
+        self.middle = perceptron(
+            (n + 1, *hidden, n),
+            activation,
+            generator=generator,
+            last_scale=1.0 if channels else LAST_SCALE,
+        )
+        self.up = nn.Sequential(nn.Unflatten(1, small), *up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return images (n, d) for rows (n, d + 1) of images and the other number."""
+        h = torch.cat([self.down(x[:, :-1]), x[:, -1:]], 1)
+        out: Tensor = self.up(self.middle(h))
         return out
 
 
@@ -156,6 +215,59 @@ def convolution(
     layer = layer.to_empty(device=generator.device)
     initialize(layer, generator, scale)
     return layer
+
+
+def transposed(
+    small: tuple[int, int, int],
+    large: tuple[int, int, int],
+    generator: Generator,
+    scale: float = 1.0,
+) -> nn.ConvTranspose2d:
+    """Return a 3 x 3 convolution of stride 2 that undoes a halving of the shape.
+
+    Parameters
+    ----------
+    small, large : tuple of int
+        (channels, height, width) of what goes in and of what comes out.
+    generator : Generator
+        Source of the weights; the layer lives on its device.
+    scale : float, default=1.0
+        Factor on the initial weights.
+
+    Returns
+    -------
+    ConvTranspose2d
+        The layer.
+    """
+    # 2 n - 1 places come out of n; an even height or width has one more.
+    rest = large[1] - 2 * small[1] + 1, large[2] - 2 * small[2] + 1
+    layer = nn.ConvTranspose2d(
+        small[0], large[0], 3, 2, padding=1, output_padding=rest, device="meta"
+    )
+    layer = layer.to_empty(device=generator.device)
+    # An output meets a quarter of each kernel; otherwise as in `initialize`.
+    bound = scale / math.sqrt(small[0] * 9 / 4)
+    for weight in layer.parameters():
+        nn.init.uniform_(weight, -bound, bound, generator=generator)
+    return layer
+
+
+def halved(shape: tuple[int, int, int], n_channels: int) -> tuple[int, int, int]:
+    """Return the shape after a convolution of stride 2.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (channels, height, width).
+    n_channels : int
+        Channels that come out.
+
+    Returns
+    -------
+    tuple of int
+        Height and width are halved and rounded up.
+    """
+    return n_channels, (shape[1] + 1) // 2, (shape[2] + 1) // 2
 
 
 def full_shape(image_shape: tuple[int, ...], n_features: int) -> tuple[int, int, int]:

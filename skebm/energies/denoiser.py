@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm.energies.convolutional import Bottleneck, full_shape
 from skebm.energies.energy import Energy
 from skebm.energies.networks import perceptron, seeded
 
@@ -28,7 +29,7 @@ class NoiseConditional(Energy):
     """
 
     sigma: float
-    network: nn.Sequential
+    network: nn.Module
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
@@ -89,9 +90,9 @@ class AtLevel(Energy):
 
     Examples
     --------
-    >>> from skebm.energies import Denoiser
-    >>> Denoiser(hidden=(64,)).at(0.5)
-    AtLevel(part=Denoiser(hidden=(64,), sigma=0.1, activation='silu'), sigma=0.5)
+    >>> from skebm.energies import NoisyMLP
+    >>> NoisyMLP(hidden=(64,)).at(0.5)
+    AtLevel(part=NoisyMLP(hidden=(64,), sigma=0.1, activation='silu'), sigma=0.5)
     """
 
     def __init__(self, part: NoiseConditional, sigma: float) -> None:
@@ -120,20 +121,33 @@ class Denoiser(NoiseConditional):
     f starts near 0, so E starts near the Gaussian of sd s, and expects columns that are
     centred and on a unit scale.
 
+    Rows that are images get a convolutional f: 3 x 3 kernels of stride 2 lead down to
+    the perceptron, and as many transposed ones back up to the image.
+
     Parameters
     ----------
     hidden : tuple of int, default=(128, 128)
         Units of each hidden layer, >= 1.
     sigma : float, default=0.1
         Level s at which the energy is read, > 0, in units of the (scaled) columns;
-        typical 0.1 to 1. A larger one sees coarser structure.
+        typical 0.1 to 1, and 1 to 3 for images. A larger one sees coarser structure.
     activation : {"silu", "softplus", "gelu", "tanh", "elu", "relu"}, default="silu"
         Denoising objectives need two derivatives, which "relu" and "elu" lack.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (channels, height, width) of the images whose flat values,
+        channel by channel and line by line, are the rows; None: rows are no images.
+    channels : tuple of int, default=(16, 32)
+        Channels of each convolution, >= 1; ignored where there are no images.
 
     Attributes
     ----------
-    network : Sequential
-        The perceptron, after `build`.
+    network : Module
+        f as a map of (x / sqrt(1 + s^2), log s), after `build`.
+
+    Raises
+    ------
+    ValueError
+        From `build`, if the images do not have as many values as rows have columns.
 
     References
     ----------
@@ -150,6 +164,9 @@ class Denoiser(NoiseConditional):
     >>> x = torch.ones(5, 2)
     >>> torch.equal(energy(x), energy.at(0.1)(x))
     True
+    >>> of_images = Denoiser(hidden=(32,), sigma=2.0, image_shape=(8, 8)).build(64)
+    >>> of_images.denoise(torch.zeros(5, 64)).shape
+    torch.Size([5, 64])
     """
 
     def __init__(
@@ -157,17 +174,31 @@ class Denoiser(NoiseConditional):
         hidden: tuple[int, ...] = (128, 128),
         sigma: float = 0.1,
         activation: str = "silu",
+        image_shape: tuple[int, ...] | None = None,
+        channels: tuple[int, ...] = (16, 32),
     ) -> None:
         super().__init__()
         self.hidden = hidden
         self.sigma = sigma
         self.activation = activation
+        self.image_shape = image_shape
+        self.channels = channels
 
     def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
         """Draw the weights from ``generator``; None stands for the seed 0."""
-        return self._build_network(
-            n_features, n_features, self.hidden, self.activation, generator
+        if self.image_shape is None:
+            return self._build_network(
+                n_features, n_features, self.hidden, self.activation, generator
+            )
+        check_level(self.sigma)
+        self.network = Bottleneck(
+            full_shape(self.image_shape, n_features),
+            self.channels,
+            self.hidden,
+            self.activation,
+            generator=seeded(generator),
         )
+        return self
 
     def denoise(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Return f(x, s).

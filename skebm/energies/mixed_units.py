@@ -73,6 +73,10 @@ class CategoricalUnits(Units):
             )
         return sizes
 
+    def over_statistics(self, columns: Tensor) -> Tensor:
+        """Repeat the value of a column for each of its codes."""
+        return columns[:, self.column]
+
     def statistics(self, v: Tensor) -> Tensor:
         """Return one-hot codes, shape (n, n_statistics); zeros for a code beyond K."""
         return (v[:, self.column] == self.codes).to(v)
@@ -97,9 +101,9 @@ class CategoricalUnits(Units):
         """Return the probabilities of the codes, shape (n, n_statistics)."""
         return (fields - self.log_normalizers(fields)[:, self.column]).exp()
 
-    def predict(self, fields: Tensor) -> Tensor:
+    def guess(self, mean: Tensor) -> Tensor:
         """Return the likeliest codes, shape (n, d)."""
-        return self._padded(fields).argmax(2).to(fields)
+        return self._padded(mean).argmax(2).to(mean)
 
     def base_fields(self, v: Tensor) -> Tensor:
         """Return the log-frequencies of the codes, half a row added to each."""
@@ -160,6 +164,11 @@ class MixedUnits(Units):
         self.n_statistics = sum(units.n_statistics for units, _ in self.parts)
         return self
 
+    def over_statistics(self, columns: Tensor) -> Tensor:
+        """Repeat the values of the columns for their statistics."""
+        pairs = self._columns(columns)
+        return self._beside([u.over_statistics(c) for u, c in pairs])
+
     def statistics(self, v: Tensor) -> Tensor:
         """Return phi of the parts side by side, shape (n, n_statistics)."""
         return self._beside([u.statistics(c) for u, c in self._columns(v)])
@@ -188,9 +197,9 @@ class MixedUnits(Units):
         """Return the mean of phi, shape (n, n_statistics)."""
         return self._beside([u.mean(f) for u, f in self._fields(fields)])
 
-    def predict(self, fields: Tensor) -> Tensor:
+    def guess(self, mean: Tensor) -> Tensor:
         """Return the parts' best guesses, shape (n, d)."""
-        return self._beside([u.predict(f) for u, f in self._fields(fields)])
+        return self._beside([u.guess(m) for u, m in self._fields(mean)])
 
     def base_fields(self, v: Tensor) -> Tensor:
         """Return the fields of the parts, shape (n_statistics,)."""

@@ -36,6 +36,8 @@ class RBM(Energy):
         b.
     hidden_bias : Parameter of shape (n_hidden,)
         c.
+    start : Tensor of shape (n_statistics,)
+        Fields of independent columns, where annealing starts: those of `match`.
 
     References
     ----------
@@ -54,6 +56,7 @@ class RBM(Energy):
     weight: nn.Parameter
     visible_bias: nn.Parameter
     hidden_bias: nn.Parameter
+    start: Tensor
 
     def __init__(self, n_hidden: int = 256, units: Units | None = None) -> None:
         super().__init__()
@@ -72,6 +75,7 @@ class RBM(Energy):
         self.weight = nn.Parameter(weight.normal_(0, START_SCALE, generator=source))
         self.visible_bias = nn.Parameter(weight.new_zeros(self.layer.n_statistics))
         self.hidden_bias = nn.Parameter(weight.new_zeros(self.n_hidden))
+        self.register_buffer("start", weight.new_zeros(self.layer.n_statistics))
         return self
 
     @property
@@ -94,7 +98,20 @@ class RBM(Energy):
         """
         with torch.no_grad():
             self.visible_bias.copy_(self.layer.match(v).base_fields(v))
+            self.start.copy_(self.visible_bias)
         return self
+
+    def independent(self) -> "RBM":
+        """Return the model of independent columns that annealing starts from.
+
+        Returns
+        -------
+        RBM
+            Its visible biases are ``start``; one hidden bit without weights.
+        """
+        base = RBM(1, self.units).requires_grad_(False)
+        base.visible_bias = nn.Parameter(self.start.clone(), requires_grad=False)
+        return base
 
     def forward(self, x: Tensor) -> Tensor:
         """Return E(v), shape (n,)."""

@@ -69,8 +69,12 @@ class Units(Params, nn.Module, ABC):
         """Return the mean of phi(v) given the fields, shape (n, n_statistics)."""
 
     @abstractmethod
+    def guess(self, mean: Tensor) -> Tensor:
+        """Return the best guess at v where phi(v) has this mean, (n, n_features)."""
+
     def predict(self, fields: Tensor) -> Tensor:
-        """Return the best guess at v in the units of v, shape (n, n_features)."""
+        """Return the best guess at v given the fields, shape (n, n_features)."""
+        return self.guess(self.mean(fields))
 
     @abstractmethod
     def base_fields(self, v: Tensor) -> Tensor:
@@ -123,6 +127,21 @@ class Units(Params, nn.Module, ABC):
         """Return the number of values of every column, None where they are infinite."""
         return None
 
+    def over_statistics(self, columns: Tensor) -> Tensor:
+        """Repeat what is said of the columns (n, d) for their statistics.
+
+        Parameters
+        ----------
+        columns : Tensor of shape (n, n_features)
+            One value per column of v, such as whether it is missing.
+
+        Returns
+        -------
+        Tensor of shape (n, n_statistics)
+            The same for every column of phi(v).
+        """
+        return columns
+
 
 class BernoulliUnits(Units):
     """Bits: A = 0, phi(v) = v, p(v = 1 | f) = 1 / (1 + exp(-f)).
@@ -164,9 +183,9 @@ class BernoulliUnits(Units):
         """Return the probabilities of a one, shape (n, d)."""
         return fields.sigmoid()
 
-    def predict(self, fields: Tensor) -> Tensor:
+    def guess(self, mean: Tensor) -> Tensor:
         """Return the probabilities of a one, shape (n, d)."""
-        return fields.sigmoid()
+        return mean
 
     def base_fields(self, v: Tensor) -> Tensor:
         """Return the log-odds of the columns, shape (d,), half a row added to each."""
@@ -235,9 +254,9 @@ class GaussianUnits(Units):
         """Return f / s^2, shape (n, d)."""
         return self.statistics(fields)
 
-    def predict(self, fields: Tensor) -> Tensor:
-        """Return the fields, shape (n, d)."""
-        return fields
+    def guess(self, mean: Tensor) -> Tensor:
+        """Return the mean of v, shape (n, d)."""
+        return mean * self.log_variance.exp()
 
     def base_fields(self, v: Tensor) -> Tensor:
         """Return the means of the columns, shape (d,)."""

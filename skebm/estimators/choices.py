@@ -12,10 +12,18 @@ from skebm.objectives import (
     MultiNoiseScoreMatching,
     NoiseContrastive,
     RankingNoiseContrastive,
+    RBMLikelihood,
     ScoreMatching,
     SlicedScoreMatching,
 )
-from skebm.partition import AIS, SMC, ImportanceSampling, Quadrature
+from skebm.partition import (
+    AIS,
+    SMC,
+    AnnealedGibbs,
+    ImportanceSampling,
+    LayerSum,
+    Quadrature,
+)
 from skebm.samplers import HMC, MALA, ULA, ParallelTempering, RandomWalk
 
 ENERGIES = {
@@ -51,6 +59,13 @@ NORMALIZERS = {
     "ais": AIS(),
     "smc": SMC(),
 }
+
+RBM_OBJECTIVES = {
+    "pcd": RBMLikelihood(),
+    "cd": RBMLikelihood(chains="data"),
+    "tempered": RBMLikelihood(chains="tempered"),
+}
+RBM_NORMALIZERS = {"sum": LayerSum(), "annealing": AnnealedGibbs()}
 
 
 def resolve(choice, options):

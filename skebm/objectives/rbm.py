@@ -183,7 +183,7 @@ class RBMLikelihood(Objective):
         if smaller_layer_bits(rbm) <= MOST_BITS // 2:
             return e + LayerSum()(rbm).value
         annealing = AnnealedGibbs(128, n_temperatures=300, bracket=False)
-        base = _independent(state)
+        base = rbm.independent()
         ahead, _ = annealing.both_ways(rbm, base=base, generator=generator)
         return e + float(ahead.logsumexp((0, 1))) - math.log(ahead.numel())
 
@@ -372,13 +372,6 @@ def exchanges(slope: Tensor, t: Tensor, generator: Generator) -> Tensor:
         order[i] = torch.where(swap, right, left)
         order[j] = torch.where(swap, left, right)
     return order
-
-
-def _independent(state: GibbsState) -> RBM:
-    """Return the model of independent columns that the chains started from."""
-    base = RBM(1)
-    base.visible_bias = nn.Parameter(state.start.clone())
-    return base
 
 
 def _probe(rbm: RBM, rows: Tensor, ends: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

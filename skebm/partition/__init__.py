@@ -5,6 +5,7 @@ from skebm.partition.estimate import LogPartition, Normalizer, Particles, fit_ba
 from skebm.partition.exact import Enumeration, Quadrature
 from skebm.partition.importance import ImportanceSampling
 from skebm.partition.normalizable import check_normalizable
+from skebm.partition.pseudo import pseudo_log_likelihood
 from skebm.partition.rbm import AnnealedGibbs, LayerSum
 from skebm.partition.smc import SMC
 
@@ -21,4 +22,5 @@ __all__ = [
     "Quadrature",
     "check_normalizable",
     "fit_base",
+    "pseudo_log_likelihood",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from skebm._torch import bernoulli
 from skebm.energies import RBM, Energy
 from skebm.partition._reference import (
     CHUNK_ROWS,
@@ -293,23 +294,21 @@ class _Path:
 
     def walk(self, v: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
         """Return the ends of chains along ``times`` and log Z_0 + their log w."""
+        layers = self.layers
         log_w = torch.full((len(v),), self.log_start, dtype=torch.float64)
         log_w = log_w.to(v.device)
-        for now, then in itertools.pairwise(times):
-            log_w += self._rise(v, now, then)
-            if then > 0:
-                v = self.move(v, then)
-        return v, log_w
-
-    def _rise(self, v: Tensor, now: float, then: float) -> Tensor:
-        """Return E_now(v) - E_then(v), hidden bits summed out, shape (n,), float64."""
-        layers = self.layers
-        phi = layers.layer.statistics(v)
-        hidden = layers.hidden_fields(phi)
         softplus = torch.nn.functional.softplus
-        rise = (softplus(then * hidden) - softplus(now * hidden)).sum(1)
-        shift = phi @ (layers.visible_bias - layers.start)
-        return (rise + (then - now) * shift).double()
+        for now, then in itertools.pairwise(times):
+            phi = layers.layer.statistics(v)
+            fields = layers.hidden_fields(phi)
+            # E_now(v) - E_then(v), hidden bits summed out.
+            rise = (softplus(then * fields) - softplus(now * fields)).sum(1)
+            shift = phi @ (layers.visible_bias - layers.start)
+            log_w += (rise + (then - now) * shift).double()
+            if then > 0:
+                h = bernoulli(fields.mul_(then).sigmoid_(), self.generator)
+                v = layers.visible_draw(h, then, generator=self.generator)
+        return v, log_w
 
 
 def _start_fields(rbm: RBM, base: Energy | None, x: Tensor | None) -> Tensor:

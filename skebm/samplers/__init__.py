@@ -3,6 +3,7 @@
 from skebm.samplers.annealed import AnnealedLangevin
 from skebm.samplers.annealing import AnnealedLayers
 from skebm.samplers.chains import Chains, run_chains
+from skebm.samplers.clamped import draw_missing, marginal_energies
 from skebm.samplers.cycle import Cycle
 from skebm.samplers.diagnostics import bulk_ess, split_rhat
 from skebm.samplers.gibbs import BlockGibbs
@@ -30,6 +31,8 @@ __all__ = [
     "Sampler",
     "StepInfo",
     "bulk_ess",
+    "draw_missing",
+    "marginal_energies",
     "minimize_energy",
     "run_chains",
     "split_rhat",

@@ -117,7 +117,8 @@ class Learner:
         if not self.descent.is_finite():
             raise Diverged("the weights are not finite")
         with torch.no_grad():
-            e = self.energy(self.x[: self.batch_size])
+            # NaN is a missing entry, for the energies that know it.
+            e = self.energy(self.x[: self.batch_size].nan_to_num(0.0))
         largest = float(e.abs().max())
         if not largest < math.sqrt(torch.finfo(e.dtype).max):
             raise Diverged(f"the energies reach {largest:.3g}")

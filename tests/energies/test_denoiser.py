@@ -5,6 +5,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional
 from torch.testing import assert_close
 
 from skebm.energies import MLP, AtLevel, Denoiser, NoisyMLP
@@ -173,6 +174,78 @@ def test_denoiser_form_tells_unseen_digits_better_than_a_scalar_network(digit):
     denoiser = unseen_digit(Denoiser(sigma=0.5), digit, 0.5)
     assert denoiser > 0.93
     assert denoiser > unseen_digit(MLP(), digit, 0.5) + 0.03
+
+
+@pytest.mark.parametrize("channels", [(), (4,), (4, 7)])
+@pytest.mark.parametrize(
+    "shape", [(8, 8), (3, 6, 5), (1, 5, 9), (2, 1, 1), (7, 3), (14, 14)]
+)
+def test_an_image_comes_back_in_its_own_shape_and_starts_near_zero(shape, channels):
+    d = torch.Size(shape).numel()
+    energy = Denoiser((16,), 1.0, image_shape=shape, channels=channels)
+    x = rows(5, d).float()
+    denoised = energy.build(d, generator=generator()).denoise(x)
+    assert denoised.shape == x.shape
+    assert (denoised.norm(dim=1) < 0.05 * x.norm(dim=1) + 0.1).all()
+    assert (energy.grad(x) != 0).any(0).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 5), (6, 5)])
+def test_convolutions_of_an_image_equal_the_formula(shape):
+    d = torch.Size(shape).numel()
+    energy = built(Denoiser((9,), 0.5, "tanh", image_shape=shape, channels=(4, 7)), d)
+    weights, x = iter(energy.parameters()), rows(9, d)
+    h = x.reshape(9, -1, 6, 5) / 1.25**0.5
+    for _ in range(2):
+        h = functional.conv2d(h, next(weights), next(weights), 2, 1).tanh()
+    assert h.shape[1:] == (7, 2, 2)
+    level = torch.full((9, 1), 0.5, dtype=torch.float64).log()
+    h = torch.cat([h.flatten(1), level], 1)
+    h = functional.linear(h, next(weights), next(weights)).tanh()
+    h = functional.linear(h, next(weights), next(weights)).reshape(9, 7, 2, 2)
+    up = [next(weights) for _ in range(4)]
+    for rest, kernel, bias in [((0, 0), *up[2:]), ((1, 0), *up[:2])]:
+        h = functional.conv_transpose2d(h.tanh(), kernel, bias, 2, 1, rest)
+    assert not list(weights)
+    assert h[0].numel() == d
+    assert_close(energy.denoise(x), h.flatten(1))
+
+
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_a_linear_denoiser_of_images_holds_the_exact_energy_of_a_gaussian(sigma):
+    """f(x) = (I - s (S + s^2 I)^(-1/2)) x gives the energy of N(0, S + s^2 I)."""
+    blurred = COVARIANCE + sigma**2 * torch.eye(2)
+    energy = Denoiser((), sigma, image_shape=(1, 2), channels=()).build(2).double()
+    (layer,) = energy.network.middle
+    with torch.no_grad():
+        kept = torch.eye(2) - sigma * root(blurred).inverse()
+        layer.weight[:, :2] = kept * (1 + sigma**2) ** 0.5
+        layer.weight[:, 2], layer.bias[:] = 0.0, 0.0
+    x = rows(50, 2)
+    expected = 0.5 * (x @ blurred.inverse() * x).sum(1)
+    assert_close(energy(x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_denoising_one_blinking_image_learns_its_precisions():
+    """x = a u with a of variance 4: (4 + s^2)^-1 along u, s^-2 across."""
+    sigma, u = 1.0, functional.normalize(rows(1, 16)[0], dim=0)
+    x = 2.0 * rows(4000, 1, seed=2) * u
+    energy = Denoiser((16,), sigma, "tanh", image_shape=(4, 4), channels=(8,))
+    energy.build(16, generator=generator()).double()
+    trained(energy, x, sigma, 800, batch=256, learning_rate=1e-2)
+    y = x + sigma * rows(4000, 16, seed=3)
+    truth = 0.5 * (y.square().sum(1) / sigma**2 - (y @ u).square() * (1 - 1 / 5))
+    slope = torch.linalg.lstsq(truth[:, None] - truth.mean(), energy(y)[:, None])
+    assert float(slope.solution) == 0
+
+
+def test_image_shape_must_fit_the_rows():
+    with pytest.raises(ValueError, match=r"rows of 63 columns.*\(8, 8\) has 64 values"):
+        Denoiser(image_shape=(8, 8)).build(63)
+    with pytest.raises(ValueError, match="layer of 0 channels"):
+        Denoiser(image_shape=(8, 8), channels=(0,)).build(64)
+    with pytest.raises(ValueError, match="expected a noise level > 0"):
+        Denoiser(sigma=0.0, image_shape=(8, 8)).build(64)
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])

@@ -13,9 +13,12 @@ from torch.testing import assert_close
 import skebm.energies
 from skebm.energies import (
     MLP,
+    RBM,
     AnomalyEnergy,
+    BernoulliUnits,
     Bowl,
     Box,
+    CategoricalUnits,
     Checkpointed,
     Conditioned,
     Constrained,
@@ -25,6 +28,7 @@ from skebm.energies import (
     ExponentialFamily,
     Frozen,
     Gaussians,
+    GaussianUnits,
     Guided,
     Interpolated,
     Invariant,
@@ -32,6 +36,7 @@ from skebm.energies import (
     LocalMemory,
     Memory,
     MemoryBag,
+    MixedUnits,
     Mixture,
     Module,
     NoisyMLP,
@@ -139,6 +144,9 @@ ENERGIES = {
     "mlp_spectral": lambda: built(MLP((16, 8), spectral_norm=True)),
     "residual": lambda: built(ResidualMLP(8, 2, "tanh")),
     "denoiser": lambda: built(Denoiser((16,), sigma=0.5)),
+    "image_denoiser": lambda: built(
+        Denoiser((6,), sigma=0.5, image_shape=(1, 3), channels=(4, 5))
+    ),
     "noisy_mlp": lambda: built(NoisyMLP((16,), sigma=0.5)),
     "at_level": lambda: built(NoisyMLP((16,)).at(0.3)),
     "convolutional": lambda: built(Convolutional((1, 3), (4, 6), residual=True)),
@@ -149,10 +157,16 @@ ENERGIES = {
     "invariant": lambda: built(Invariant(MLP((16,)), CYCLES)),
     "set": lambda: built(SetEnergy(hidden=(8,))),
     "module": lambda: built(Module(OneLayer())),
+    "rbm": lambda: built(RBM(5)),
+    "rbm_gaussian": lambda: built(RBM(5, GaussianUnits())),
+    "rbm_mixed": lambda: built(
+        RBM(5, MixedUnits([(GaussianUnits(), 1), (BernoulliUnits(), 2)]))
+    ),
+    "rbm_codes": lambda: built(RBM(5, CategoricalUnits((2, 4, 3)))),
 }
 WEIGHTLESS = {"bowl"}
 SINGLE_PRECISION = {"memory_bag", "anomaly_mixed"}
-STEPPED = {"anomaly_clean", "anomaly_mixed"}
+STEPPED = {"anomaly_clean", "anomaly_mixed", "rbm_codes"}
 SMOOTH = sorted(set(ENERGIES) - SINGLE_PRECISION - STEPPED)
 
 

@@ -1,0 +1,193 @@
+"""What a fitted RBM gives: features, reconstructions, imputations, draws."""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from skebm._torch import (
+    in_chunks,
+    make_generator,
+    refuse_forked_process,
+    to_numpy,
+)
+from skebm.base import BaseEBM
+from skebm.estimators.drawing import diagnosis
+from skebm.estimators.rbm_drawing import chains_of, drawn, imputed
+from skebm.estimators.scaling import given_columns
+
+CHUNK = 256
+"""Rows per chunk of `energy` and `transform`."""
+
+
+class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
+    """The readers of an RBM in ``energy_`` beyond those of every density.
+
+    A subclass maps checked columns to the values of its units in `_encode` and back in
+    `_decode`.
+    """
+
+    @abstractmethod
+    def _encode(self, X, *, reset):
+        """Return X in the values of the units, shape (n, d), NaN where missing."""
+
+    def _decode(self, rows):
+        """Return rows of the units' values as rows like those of ``fit``."""
+        return self._named(rows)
+
+    @abstractmethod
+    def _tensor(self, rows):
+        """Return encoded rows in single precision on the device."""
+
+    def transform(self, X):
+        """Return the probabilities of the hidden bits, p(h = 1 | v).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows; missing entries are imputed first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            In the floating type of X.
+        """
+        check_is_fitted(self)
+        rows = self._encode(X, reset=False)
+        return self._mean_hiddens(self._filled(rows)).astype(rows.dtype)
+
+    def gibbs(self, X):
+        """Take one step of block Gibbs sampling: h given v, then v given h.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows to start from.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            New rows; each call draws anew.
+        """
+        check_is_fitted(self)
+        v = self._tensor(self._filled(self._encode(X, reset=False))).double()
+        if not hasattr(self, "random_state_"):
+            self.random_state_ = check_random_state(self.random_state)
+        generator = make_generator(self._seed(self.random_state_), self.device_)
+        return self._decode(to_numpy(self.energy_.gibbs(v, generator=generator)))
+
+    def reconstruct(self, X):
+        """Return the visible row that the hidden means of each row point to.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Rows.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Probabilities of bits, means of numbers, likeliest codes.
+        """
+        check_is_fitted(self)
+        v = self._tensor(self._filled(self._encode(X, reset=False))).double()
+        fields = self.energy_.visible_fields(self.energy_.hidden_mean(v))
+        return self._decode(to_numpy(self.energy_.layer.predict(fields)))
+
+    def impute(self, X, *, random_state=None):
+        """Return the rows with each missing entry replaced by its expectation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows; NaN is missing.
+        random_state : int, RandomState or None, default=None
+            Seed of the draws behind the expectation; None takes the estimator's.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Probabilities of bits, means of numbers, likeliest codes; observed entries
+            as they are.
+        """
+        check_is_fitted(self)
+        rows = self._encode(X, reset=False)
+        return self._decode(self._filled(rows, random_state))
+
+    def sample(self, n_samples=1, *, given=None, random_state=None):
+        """Draw new rows of the fitted density.
+
+        Exact up to 16 hidden units; else each row is annealed from independent columns
+        and moved by 100 Gibbs steps.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows, >= 1.
+        given : dict or None, default=None
+            Column (name or place) to value: rows come from the density of the other
+            columns given these.
+        random_state : int, RandomState or None, default=None
+            Seed of the draws; None takes the estimator's.
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n_samples, n_features)
+            Rows, given columns included.
+        """
+        check_is_fitted(self)
+        refuse_forked_process()
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        rows = np.repeat(self._given_row(given or {}), n_samples, 0)
+        return self._decode(drawn(self.energy_, rows, self._seed(random_state)))
+
+    def diagnose(self, n_draws=200, *, random_state=None):
+        """Run 64 chains of block Gibbs and tell whether they mix.
+
+        Parameters
+        ----------
+        n_draws : int, default=200
+            Draws of each chain, >= 4.
+        random_state : int, RandomState or None, default=None
+            Seed of the chains; None takes the estimator's.
+
+        Returns
+        -------
+        DataFrame of shape (n_features + 1, 6)
+            One line per column and one for the energy, in the values of the units; see
+            `DeepEBM.diagnose`.
+        """
+        check_is_fitted(self)
+        chains = chains_of(self.energy_, n_draws, self._seed(random_state))
+        gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
+        n = self.n_features_in_
+        names = getattr(self, "feature_names_in_", range(n))
+        return diagnosis(chains, gap, np.zeros(n), np.ones(n), names)
+
+    def _given_row(self, given):
+        """Return one encoded row with the given values, NaN elsewhere, shape (1, d)."""
+        names = getattr(self, "feature_names_in_", None)
+        n = self.n_features_in_
+        places, _, values = given_columns(given, names, np.zeros(n), np.ones(n))
+        row = np.full((1, n), np.nan)
+        row[0, places] = values
+        return self._encode(self._named(row), reset=False)
+
+    def _filled(self, rows, random_state=None):
+        """Return encoded rows with missing entries at their expectations."""
+        return imputed(self.energy_, rows, self._seed(random_state or self._fit_seed))
+
+    def _mean_hiddens(self, v):
+        """Return p(h = 1 | v) of complete encoded rows, shape (n, n_components)."""
+        refuse_forked_process()
+        with torch.inference_mode():
+            hidden = in_chunks(
+                lambda rows: (self.energy_.hidden_mean(rows),),
+                CHUNK,
+                self._tensor(v).double(),
+            )
+        return to_numpy(hidden[0])

@@ -1,0 +1,184 @@
+"""How long and how fast an RBM is trained, and the run itself."""
+
+import math
+
+import numpy as np
+import torch
+
+from skebm._torch import make_generator
+from skebm.trainer import Trainer
+
+N_UPDATES = 40_000
+"""Updates of a whole training."""
+
+MOST_EPOCHS = 2000
+"""Epochs of a small table, which needs fewer updates."""
+
+N_LOOKS = 30
+"""Looks at held-out rows in a whole training."""
+
+PATIENCE = 5
+"""Looks without a better likelihood that end it."""
+
+MOMENTUM = 0.9
+"""Decay of the running mean of the gradient."""
+
+N_POWER = 30
+"""Steps of the power method."""
+
+N_POWER_ROWS = 5000
+"""Rows that it sees."""
+
+
+def epochs_for(n_rows, batch_size):
+    """Return the epochs that ``n_iter="auto"`` means.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+        Training rows, rows per update.
+
+    Returns
+    -------
+    int
+        For 40,000 updates, at most 2,000.
+    """
+    return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
+
+
+def stable_rate(phi, generator):
+    """Return the learning rate that ``learning_rate="auto"`` means.
+
+    1 / l, at most 1, with l the largest eigenvalue of the covariance of the visible
+    statistics: along its eigenvector the likelihood is most curved in the weights.
+
+    Parameters
+    ----------
+    phi : Tensor of shape (n, n_statistics)
+        Statistics of training rows; missing ones are NaN.
+    generator : Generator
+        Source of the rows and the start, on their device.
+
+    Returns
+    -------
+    float
+        In (0, 1].
+    """
+    if len(phi) > N_POWER_ROWS:
+        order = torch.randperm(len(phi), generator=generator, device=phi.device)
+        phi = phi[order[:N_POWER_ROWS]]
+    z = (phi - phi.nanmean(0)).nan_to_num(0.0)
+    u = torch.ones_like(z[0]).normal_(generator=generator)
+    largest = 0.0
+    for _ in range(N_POWER):
+        u = z.T @ (z @ (u / u.norm().clamp(min=1e-30))) / len(z)
+        largest = float(u.norm())
+    return 1 / max(1.0, largest)
+
+
+class RBMRun:
+    """One training of an RBM with an estimator's settings.
+
+    Parameters
+    ----------
+    rbm : RBM
+        Built, on its device.
+    objective : RBMLikelihood
+        What is ascended.
+    params : dict
+        Parameters of the estimator.
+    seed : int
+        Of all randomness.
+    """
+
+    def __init__(self, rbm, objective, params, seed):
+        self.rbm, self.objective, self.params = rbm, objective, params
+        self.generator = make_generator(seed, rbm.weight.device)
+
+    def trainer(self, phi):
+        """Return the trainer with the settings that fit the rows.
+
+        Parameters
+        ----------
+        phi : Tensor of shape (n, n_statistics)
+            Statistics of the training rows.
+
+        Returns
+        -------
+        Trainer
+            Steps along a running mean of the gradient, at a falling rate.
+        """
+        params, rate = self.params, self.params["learning_rate"]
+        if rate == "auto":
+            rate = stable_rate(phi, self.generator)
+        n_epochs = params["n_iter"]
+        if n_epochs == "auto":
+            n_epochs = epochs_for(len(phi), params["batch_size"])
+        return Trainer(
+            max_iter=n_epochs,
+            batch_size=params["batch_size"],
+            learning_rate=float(rate),
+            optimizer="momentum",
+            betas=(MOMENTUM, 0.0),
+            schedule="exponential",
+            n_warmup_steps=0,
+            clip_norm=math.inf,
+            early_stopping=params["early_stopping"],
+            n_iter_no_change=PATIENCE,
+            valid_every=max(1, n_epochs // N_LOOKS),
+            checkpoint=params["checkpoint"],
+        )
+
+    def fit(self, x, x_valid, on_epoch):
+        """Train the RBM in place.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Training rows; NaN is missing.
+        x_valid : Tensor of shape (m, d) or None
+            Held-out rows.
+        on_epoch : callable or None
+            See `Trainer.run`.
+
+        Returns
+        -------
+        History
+            Of the run.
+        """
+        self.rbm.match(x)
+        layer = self.rbm.layer
+        with torch.no_grad():
+            phi = layer.statistics(x)
+            missing = layer.over_statistics(x.isnan())
+            trainer = self.trainer(phi.masked_fill(missing, torch.nan))
+        return trainer.run(
+            self.rbm,
+            self.objective,
+            x,
+            x_valid=x_valid,
+            generator=self.generator,
+            on_epoch=on_epoch,
+        )
+
+
+def split(n_rows, fraction, seed):
+    """Return the places of training and of held-out rows.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows in all.
+    fraction : float
+        Share to hold out; at least one row stays on either side.
+    seed : int
+        Of the shuffle.
+
+    Returns
+    -------
+    training, held_out : ndarray of int
+        In random order.
+    """
+    order = np.random.default_rng(seed).permutation(n_rows)
+    n_held_out = min(n_rows - 1, max(1, round(fraction * n_rows)))
+    return order[n_held_out:], order[:n_held_out]
