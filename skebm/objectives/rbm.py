@@ -6,61 +6,24 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from skebm._torch import bernoulli, uniform_like
 from skebm.energies import RBM, Energy
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.rbm_phases import GibbsState, Offsets, Phases, filled
 from skebm.partition import AnnealedGibbs, LayerSum
 from skebm.partition.rbm import MOST_BITS, smaller_layer_bits
 from skebm.samplers import AnnealedLayers
+from skebm.samplers.ladder import ladder_step
 
 CHAINS = "persistent", "data", "tempered"
 
-PROBE = 8
-"""Rows of a batch on which the loss is read: it trains nothing."""
-
 OFFSET_RATE = 0.01
 """Share of a batch in the moving means that centre the gradient."""
-
-N_FILL = 5
-"""Gibbs steps that fill the missing entries of a row before its positive phase."""
 
 SPREAD_FLOOR = 0.1
 """Floor on the mean square of the weights in the adaptive penalty."""
 
 LARGE_PRODUCT = 2e7
 """Multiplications per product from which bfloat16 pays."""
-
-
-class GibbsState(nn.Module):
-    """What the likelihood of an RBM keeps: chains, moving means, base rates.
-
-    Parameters
-    ----------
-    chains : Tensor of shape (n_levels * n_chains, d)
-        Rows of the chains, those at the model itself first.
-    offsets : tuple of Tensor
-        Moving means of phi (n_statistics,) and of h (n_hidden,).
-    start : Tensor of shape (n_statistics,)
-        Fields of independent columns with the base rates of the rows.
-    n_rows : int
-        Training rows.
-    """
-
-    chains: Tensor
-    visible_offset: Tensor
-    hidden_offset: Tensor
-    start: Tensor
-    n_rows: Tensor
-
-    def __init__(
-        self, chains: Tensor, offsets: tuple[Tensor, Tensor], start: Tensor, n_rows: int
-    ) -> None:
-        super().__init__()
-        self.register_buffer("chains", chains)
-        self.register_buffer("visible_offset", offsets[0])
-        self.register_buffer("hidden_offset", offsets[1])
-        self.register_buffer("start", start)
-        self.register_buffer("n_rows", torch.tensor(float(n_rows)))
 
 
 @dataclass
@@ -156,7 +119,9 @@ class RBMLikelihood(Objective):
             rows = layer.sample(start.expand(n, -1), generator=generator)
             visible = layer.mean(start[None])[0].clone()
         hidden = torch.full_like(rbm.hidden_bias.detach(), 0.5)
-        return GibbsState(rows, (visible, hidden), start, len(x))
+        state = GibbsState(rows, (visible, hidden), start, len(x))
+        state.has_missing = bool(x.isnan().any())
+        return state
 
     def __call__(
         self, energy: Energy, batch: Tensor, state: nn.Module, *, generator: Generator
@@ -166,11 +131,17 @@ class RBMLikelihood(Objective):
         assert isinstance(state, GibbsState)
         with torch.no_grad():
             layers = AnnealedLayers(rbm, state.start, self._dtype(rbm, len(batch)))
-            batch = filled(layers, batch, generator)
+            if state.has_missing:
+                batch = filled(layers, batch, generator)
             ends = self._negatives(layers, batch, state, generator)
-            self._set_gradients(rbm, layers, batch, ends, state)
-            loss, metrics = _probe(rbm, batch[:PROBE], ends[:PROBE])
-        return Loss(loss, metrics)
+            phases = Phases(layers, batch, ends)
+            offsets = self._offsets(state, phases.phi[0], phases.h[0])
+            phases.h = self._sparse(phases.h[0]), phases.h[1]
+            phases.set_gradients(rbm, offsets)
+            decay = self._decay(rbm, state)
+            if decay and rbm.weight.grad is not None:
+                rbm.weight.grad.add_(rbm.weight, alpha=decay)
+            return phases.probe()
 
     def criterion(
         self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator
@@ -211,72 +182,27 @@ class RBMLikelihood(Objective):
         chains = state.chains
         for _ in range(self.n_steps):
             if self.chains == "tempered":
-                chains = self._tempered(layers, chains, g)
+                chains = ladder_step(layers, chains, self.n_levels, generator=g)
             else:
                 chains = layers.move(chains, generator=g)
         if state.training:
             state.chains.copy_(chains)
         return chains[: self.n_chains]
 
-    def _tempered(self, layers: AnnealedLayers, v: Tensor, g: Generator) -> Tensor:
-        """Return the rows of all levels after exchanges and one Gibbs step."""
-        n_levels = self.n_levels
-        t = torch.linspace(1, 0, n_levels, device=v.device, dtype=v.dtype)
-        t = t.repeat_interleave(self.n_chains)[:, None]
-        phi = layers.layer.statistics(v)
-        fields = layers.hidden_fields(phi)
-        h = bernoulli((t * fields).sigmoid(), g)
-        # E_t is linear in t; its slope decides on exchanges of (v, h).
-        slope = -(phi @ (layers.visible_bias - layers.start)) - (h * fields).sum(1)
-        order = exchanges(slope.view(n_levels, -1), t.view(n_levels, -1), g)
-        h = h.view(n_levels, -1, h.shape[1]).gather(
-            0, order[:, :, None].expand(-1, -1, h.shape[1])
-        )
-        return layers.visible_draw(h.flatten(0, 1), t, generator=g)
-
-    def _set_gradients(
-        self,
-        rbm: RBM,
-        layers: AnnealedLayers,
-        batch: Tensor,
-        ends: Tensor,
-        state: GibbsState,
-    ) -> None:
-        """Set the gradients of the negative log-likelihood."""
-        phi, phi_model = (layers.layer.statistics(v) for v in (batch, ends))
-        h, h_model = (layers.hidden_fields(p).sigmoid_() for p in (phi, phi_model))
-        u, m = self._offsets(state, phi, h)
-        mean_h, mean_phi = h.mean(0), phi.mean(0)
-        if self.sparsity_target is not None:
-            h = h + self.sparsity_cost * (self.sparsity_target - mean_h)
-        # One product of both phases: a difference of two would lose bfloat16's digits.
-        n, ratio = len(batch), len(batch) / len(ends)
-        hidden = torch.cat([m - h, (h_model - m).mul_(ratio)]).to(layers.dtype)
-        visible = torch.cat([phi - u, phi_model - u]).to(layers.dtype)
-        weight = (hidden.T @ visible).to(rbm.weight.dtype).div_(n)
-        rbm.visible_bias.grad = phi_model.mean(0) - mean_phi - m @ weight
-        rbm.hidden_bias.grad = h_model.mean(0) - mean_h - weight @ u
-        decay = self._decay(rbm, state)
-        if decay:
-            weight.add_(rbm.weight.detach(), alpha=decay)
-        rbm.weight.grad = weight
-        own = list(layers.layer.parameters())
-        if own:
-            data = layers.layer.gradients(batch, layers.visible_fields(h))
-            model = layers.layer.gradients(ends, layers.visible_fields(h_model))
-            for parameter, positive, negative in zip(own, data, model, strict=True):
-                parameter.grad = negative - positive
-
-    def _offsets(
-        self, state: GibbsState, phi: Tensor, h: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return u and m, moved towards the batch in train mode."""
+    def _offsets(self, state: GibbsState, phi: Tensor, h: Tensor) -> Offsets:
+        """Return the moving means, moved towards the batch in train mode."""
         if not self.centered:
-            return torch.zeros_like(phi[0]), torch.zeros_like(h[0])
+            return Offsets(torch.zeros_like(phi[0]), torch.zeros_like(h[0]))
         if state.training:
             state.visible_offset.lerp_(phi.mean(0), OFFSET_RATE)
             state.hidden_offset.lerp_(h.mean(0), OFFSET_RATE)
-        return state.visible_offset, state.hidden_offset
+        return Offsets(state.visible_offset, state.hidden_offset)
+
+    def _sparse(self, h: Tensor) -> Tensor:
+        """Return hidden means of the data, pulled towards the wanted mean."""
+        if self.sparsity_target is None:
+            return h
+        return h + self.sparsity_cost * (self.sparsity_target - h.mean(0))
 
     def _decay(self, rbm: RBM, state: GibbsState) -> float:
         """Return the factor on W in the gradient of the penalty."""
@@ -325,58 +251,3 @@ def has_bfloat16(rbm: RBM) -> bool:
     if rbm.weight.device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor:
-    """Return rows with their NaN entries drawn given the others."""
-    missing = rows.isnan()
-    if not missing.any():
-        return rows
-    guess = layers.layer.predict(layers.start[None])
-    v = torch.where(missing, guess, rows)
-    for _ in range(N_FILL):
-        v = torch.where(missing, layers.move(v, generator=generator), rows)
-    return v
-
-
-def exchanges(slope: Tensor, t: Tensor, generator: Generator) -> Tensor:
-    """Return which level's state each level takes after exchanges of neighbours.
-
-    Levels i and j exchange with probability min(1, exp((t_i - t_j)(D_i - D_j))), D the
-    slope of the energy in t; even pairs first, then odd ones.
-
-    Parameters
-    ----------
-    slope : Tensor of shape (n_levels, n)
-        D of the states.
-    t : Tensor of shape (n_levels, n)
-        Places of the levels.
-    generator : Generator
-        Source of randomness.
-
-    Returns
-    -------
-    Tensor of shape (n_levels, n)
-        Indices of levels.
-    """
-    order = torch.arange(len(slope), device=slope.device)[:, None].repeat(
-        1, slope.shape[1]
-    )
-    for first in (0, 1):
-        last = first + (len(slope) - first) // 2 * 2
-        i, j = slice(first, last, 2), slice(first + 1, last, 2)
-        now = slope.gather(0, order)
-        log_odds = (t[i] - t[j]) * (now[i] - now[j])
-        swap = uniform_like(log_odds, generator).log() < log_odds
-        left, right = order[i].clone(), order[j].clone()
-        order[i] = torch.where(swap, right, left)
-        order[j] = torch.where(swap, left, right)
-    return order
-
-
-def _probe(rbm: RBM, rows: Tensor, ends: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the energy gap of a few rows, and their reconstruction error."""
-    phi = rbm.layer.statistics(rows)
-    back = rbm.layer.mean(rbm.visible_fields(rbm.hidden_fields(phi).sigmoid_()))
-    error = (phi - back).square().mean()
-    return rbm(rows).mean() - rbm(ends).mean(), {"reconstruction_error": error}

@@ -76,7 +76,8 @@ class Descent(ABC):
         Returns
         -------
         Tensor of shape ()
-            Norm of the gradient before it was clipped.
+            Norm of the gradient before it was clipped; with an infinite ``clip_norm``
+            that of the last weight alone.
         """
         if loss.requires_grad:
             self._drop_gradients()
@@ -107,9 +108,11 @@ class Descent(ABC):
     def _clip(self) -> Tensor:
         """Shorten the whole gradient to ``clip_norm``; return its norm before."""
         gradients = [w.grad for w in self.weights if w.grad is not None]
+        if self.clip_norm == math.inf:  # the norm would cost a pass over all weights
+            last: Tensor = gradients[-1].norm()
+            return last
         norm: Tensor = torch.stack(torch._foreach_norm(gradients)).norm()
-        if self.clip_norm < math.inf:
-            torch._foreach_mul_(gradients, (self.clip_norm / norm).clamp(max=1.0))
+        torch._foreach_mul_(gradients, (self.clip_norm / norm).clamp(max=1.0))
         return norm
 
     def use_average(self) -> None:

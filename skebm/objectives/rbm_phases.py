@@ -1,0 +1,164 @@
+"""The two phases of an RBM's likelihood gradient, in one product."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from skebm.energies import RBM
+from skebm.objectives.objective import Loss
+from skebm.samplers import AnnealedLayers
+
+PROBE = 8
+"""Rows of a batch on which the loss is read: it trains nothing."""
+
+N_FILL = 5
+"""Gibbs steps that fill the missing entries of a row before its positive phase."""
+
+
+class Offsets(NamedTuple):
+    """Means that centre the gradient.
+
+    Attributes
+    ----------
+    visible : Tensor of shape (n_statistics,)
+        u.
+    hidden : Tensor of shape (n_hidden,)
+        m.
+    """
+
+    visible: Tensor
+    hidden: Tensor
+
+
+class GibbsState(nn.Module):
+    """What the likelihood of an RBM keeps: chains, moving means, base rates.
+
+    Parameters
+    ----------
+    chains : Tensor of shape (n_levels * n_chains, d)
+        Rows of the chains, those at the model itself first.
+    offsets : tuple of Tensor
+        Moving means of phi (n_statistics,) and of h (n_hidden,).
+    start : Tensor of shape (n_statistics,)
+        Fields of independent columns with the base rates of the rows.
+    n_rows : int
+        Training rows.
+    """
+
+    chains: Tensor
+    visible_offset: Tensor
+    hidden_offset: Tensor
+    start: Tensor
+    n_rows: Tensor
+    has_missing: bool
+
+    def __init__(
+        self, chains: Tensor, offsets: tuple[Tensor, Tensor], start: Tensor, n_rows: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("chains", chains)
+        self.register_buffer("visible_offset", offsets[0])
+        self.register_buffer("hidden_offset", offsets[1])
+        self.register_buffer("start", start)
+        self.register_buffer("n_rows", torch.tensor(float(n_rows)))
+
+
+class Phases:
+    """Statistics of data rows and of model rows, and the gradient between them.
+
+    Parameters
+    ----------
+    layers : AnnealedLayers
+        The RBM as of now.
+    batch : Tensor of shape (n, d)
+        Data rows.
+    ends : Tensor of shape (m, d)
+        Model rows.
+
+    Attributes
+    ----------
+    phi : tuple of Tensor
+        Visible statistics of both.
+    h : tuple of Tensor
+        Hidden means of both.
+    """
+
+    def __init__(self, layers: AnnealedLayers, batch: Tensor, ends: Tensor) -> None:
+        self.layers, self.rows = layers, (batch, ends)
+        self._phi = layers.layer.statistics(torch.cat([batch, ends]))
+        fields = layers.hidden_fields(self._phi)
+        n = len(batch)
+        self._fields = fields[:PROBE].clone(), fields[n : n + PROBE].clone()
+        h = fields.sigmoid_()
+        self.phi, self.h = (self._phi[:n], self._phi[n:]), (h[:n], h[n:])
+
+    def set_gradients(self, rbm: RBM, offsets: Offsets) -> None:
+        """Set the gradients of the negative log-likelihood.
+
+        dW = -<(h - m)(phi - u)'>_data + <(h - m)(phi - u)'>_model,
+        db = -<phi>_data + <phi>_model - dW'm, dc = -<h>_data + <h>_model - dW u.
+
+        Parameters
+        ----------
+        rbm : RBM
+            The machine.
+        offsets : Offsets
+            u and m.
+        """
+        u, m = offsets
+        h, h_model = self.h
+        n, ratio = len(h), len(h) / len(h_model)
+        # One product of both phases: a difference of two would lose bfloat16's digits.
+        hidden = torch.cat([m - h, (h_model - m).mul_(ratio)])
+        dtype = self.layers.dtype
+        visible = (self._phi - u).to(dtype)
+        weight = (hidden.to(dtype).T @ visible).to(rbm.weight.dtype).div_(n)
+        signs = hidden.new_full((len(hidden),), -1 / n)
+        signs[n:] = 1 / len(h_model)
+        rbm.visible_bias.grad = torch.mv(self._phi.T, signs).sub_(m @ weight)
+        rbm.hidden_bias.grad = hidden.sum(0).div_(n).sub_(weight @ u)
+        rbm.weight.grad = weight
+        own = list(self.layers.layer.parameters())
+        if own:
+            layer, pairs = self.layers.layer, zip(self.rows, self.h, strict=True)
+            data, model = (
+                layer.gradients(v, self.layers.visible_fields(h)) for v, h in pairs
+            )
+            for parameter, positive, negative in zip(own, data, model, strict=True):
+                parameter.grad = negative - positive
+
+    def probe(self) -> Loss:
+        """Return the energy gap of a few rows, and their reconstruction error.
+
+        Returns
+        -------
+        Loss
+            Without a graph.
+        """
+        data, model = (
+            self._mean_energy(v[:PROBE], phi[:PROBE], fields)
+            for v, phi, fields in zip(self.rows, self.phi, self._fields, strict=True)
+        )
+        h, phi = self._fields[0].sigmoid(), self.phi[0][:PROBE]
+        back = self.layers.layer.mean(self.layers.visible_fields(h))
+        error = (phi - back).square().mean()
+        return Loss(data - model, {"reconstruction_error": error})
+
+    def _mean_energy(self, v: Tensor, phi: Tensor, fields: Tensor) -> Tensor:
+        """Return the mean free energy of a few rows, shape ()."""
+        own = self.layers.layer.self_energies(v).sum()
+        hidden = nn.functional.softplus(fields).sum()
+        return (own - (phi @ self.layers.visible_bias).sum() - hidden) / len(v)
+
+
+def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor:
+    """Return rows with their NaN entries drawn given the others."""
+    missing = rows.isnan()
+    if not missing.any():
+        return rows
+    guess = layers.layer.predict(layers.start[None])
+    v = torch.where(missing, guess, rows)
+    for _ in range(N_FILL):
+        v = torch.where(missing, layers.move(v, generator=generator), rows)
+    return v
