@@ -138,10 +138,13 @@ class RBMLikelihood(Objective):
             offsets = self._offsets(state, phases.phi[0], phases.h[0])
             phases.h = self._sparse(phases.h[0]), phases.h[1]
             phases.set_gradients(rbm, offsets)
-            decay = self._decay(rbm, state)
-            if decay and rbm.weight.grad is not None:
-                rbm.weight.grad.add_(rbm.weight, alpha=decay)
-            return phases.probe()
+            if state.is_due():
+                state.decay.fill_(self._decay(rbm, state))
+                state.seen.copy_(phases.probe())
+            if self.weight_decay != 0.0 and rbm.weight.grad is not None:
+                rbm.weight.grad.addcmul_(rbm.weight, state.decay)
+        gap, error = state.seen.clone()
+        return Loss(gap, {"reconstruction_error": error})
 
     def criterion(
         self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator

@@ -6,11 +6,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies import RBM
-from skebm.objectives.objective import Loss
 from skebm.samplers import AnnealedLayers
 
 PROBE = 8
 """Rows of a batch on which the loss is read: it trains nothing."""
+
+LOOK_EVERY = 8
+"""Updates between two looks at the loss."""
 
 N_FILL = 5
 """Gibbs steps that fill the missing entries of a row before its positive phase."""
@@ -51,6 +53,9 @@ class GibbsState(nn.Module):
     hidden_offset: Tensor
     start: Tensor
     n_rows: Tensor
+    n_calls: Tensor
+    decay: Tensor
+    seen: Tensor
     has_missing: bool
 
     def __init__(
@@ -62,6 +67,23 @@ class GibbsState(nn.Module):
         self.register_buffer("hidden_offset", offsets[1])
         self.register_buffer("start", start)
         self.register_buffer("n_rows", torch.tensor(float(n_rows)))
+        self.register_buffer("n_calls", torch.tensor(0))
+        self.register_buffer("decay", torch.zeros_like(start[:1]))
+        self.register_buffer("seen", torch.zeros_like(chains[0, 0]).repeat(2))
+
+    def is_due(self) -> bool:
+        """Tell whether this call looks at the loss and at the size of the weights.
+
+        Returns
+        -------
+        bool
+            True in every eighth call in train mode, from the first on.
+        """
+        if not self.training:
+            return True
+        n = int(self.n_calls)
+        self.n_calls += 1
+        return n % LOOK_EVERY == 0
 
 
 class Phases:
@@ -128,13 +150,13 @@ class Phases:
             for parameter, positive, negative in zip(own, data, model, strict=True):
                 parameter.grad = negative - positive
 
-    def probe(self) -> Loss:
+    def probe(self) -> Tensor:
         """Return the energy gap of a few rows, and their reconstruction error.
 
         Returns
         -------
-        Loss
-            Without a graph.
+        Tensor of shape (2,)
+            Both numbers.
         """
         data, model = (
             self._mean_energy(v[:PROBE], phi[:PROBE], fields)
@@ -142,8 +164,7 @@ class Phases:
         )
         h, phi = self._fields[0].sigmoid(), self.phi[0][:PROBE]
         back = self.layers.layer.mean(self.layers.visible_fields(h))
-        error = (phi - back).square().mean()
-        return Loss(data - model, {"reconstruction_error": error})
+        return torch.stack([data - model, (phi - back).square().mean()])
 
     def _mean_energy(self, v: Tensor, phi: Tensor, fields: Tensor) -> Tensor:
         """Return the mean free energy of a few rows, shape ()."""

@@ -91,7 +91,7 @@ class Learner:
         steps: list[dict[str, Tensor]] = []
         with _own_global_generator(self.draw_seed(), device):
             for t, index in enumerate(batches, first):
-                steps.append(self._step(self.x[index], t, rate(t)))
+                steps.append(self._step(self.x.index_select(0, index), t, rate(t)))
                 if len(steps) % n_look == 0 or len(steps) == self.n_batches:
                     _refuse_non_finite(steps, n_look)
         _refuse_growth(steps)
