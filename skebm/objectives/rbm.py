@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._torch import bernoulli
 from skebm.energies import RBM, Energy
 from skebm.objectives.objective import Loss, Objective
 from skebm.objectives.rbm_phases import GibbsState, Offsets, Phases, filled
@@ -15,6 +16,9 @@ from skebm.samplers import AnnealedLayers
 from skebm.samplers.ladder import ladder_step
 
 CHAINS = "persistent", "data", "tempered"
+
+N_JUDGES = 128
+"""Annealed chains each way behind a held-out likelihood."""
 
 OFFSET_RATE = 0.01
 """Share of a batch in the moving means that centre the gradient."""
@@ -67,7 +71,7 @@ class RBMLikelihood(Objective):
     -----
     Rows with NaN entries have these drawn by 5 Gibbs steps given the others. The
     held-out criterion is the negative log-likelihood, log Z by a sum over the smaller
-    layer or by annealing. Limits: persistent chains that stop mixing bias the gradient;
+    layer or the higher of two annealed estimates, from ahead and back from the chains. Limits: persistent chains that stop mixing bias the gradient;
     lower the learning rate, take more steps, or temper.
 
     References
@@ -117,9 +121,11 @@ class RBMLikelihood(Objective):
         n = self.n_chains * (self.n_levels if self.chains == "tempered" else 1)
         with torch.no_grad():
             rows = layer.sample(start.expand(n, -1), generator=generator)
+            fields = rbm.hidden_fields(layer.statistics(rows[: self.n_chains]))
+            bits = bernoulli(fields.sigmoid_(), generator)
             visible = layer.mean(start[None])[0].clone()
         hidden = torch.full_like(rbm.hidden_bias.detach(), 0.5)
-        state = GibbsState(rows, (visible, hidden), start, len(x))
+        state = GibbsState(rows, bits, (visible, hidden), start, len(x))
         state.has_missing = bool(x.isnan().any())
         return state
 
@@ -134,7 +140,9 @@ class RBMLikelihood(Objective):
             if state.has_missing:
                 batch = filled(layers, batch, generator)
             ends = self._negatives(layers, batch, state, generator)
-            phases = Phases(layers, batch, ends)
+            n_model = len(batch) if self.chains == "data" else self.n_chains
+            phases = Phases(layers, batch, ends[:n_model])
+            self._keep(state, ends, phases.h[1], generator)
             offsets = self._offsets(state, phases.phi[0], phases.h[0])
             phases.h = self._sparse(phases.h[0]), phases.h[1]
             phases.set_gradients(rbm, offsets)
@@ -156,10 +164,18 @@ class RBMLikelihood(Objective):
             e = float(rbm(filled(AnnealedLayers(rbm), rows, generator)).mean())
         if smaller_layer_bits(rbm) <= MOST_BITS // 2:
             return e + LayerSum()(rbm).value
-        annealing = AnnealedGibbs(128, n_temperatures=300, bracket=False)
-        base = rbm.independent()
-        ahead, _ = annealing.both_ways(rbm, base=base, generator=generator)
-        return e + float(ahead.logsumexp((0, 1))) - math.log(ahead.numel())
+        ahead, behind = AnnealedGibbs(N_JUDGES, n_temperatures=300).both_ways(
+            rbm,
+            base=rbm.independent(),
+            generator=generator,
+            x=state.chains[: self.n_chains],
+        )
+        assert behind is not None
+        n = math.log(N_JUDGES)
+        low = float(ahead.logsumexp((0, 1))) - n
+        high = n - float((-behind).logsumexp((0, 1)))
+        # A path that misses a mode flatters from ahead alone.
+        return e + max(low, high)
 
     def _dtype(self, rbm: RBM, n: int) -> torch.dtype | None:
         """Return the type of the products, None for that of the weights."""
@@ -176,21 +192,32 @@ class RBMLikelihood(Objective):
     def _negatives(
         self, layers: AnnealedLayers, batch: Tensor, state: GibbsState, g: Generator
     ) -> Tensor:
-        """Return rows of the model, shape (n_chains, d), and keep the chains."""
+        """Return rows of the model: of all levels, the model itself first."""
         if self.chains == "data":
             ends = batch
             for _ in range(self.n_steps):
                 ends = layers.move(ends, generator=g)
             return ends
-        chains = state.chains
-        for _ in range(self.n_steps):
-            if self.chains == "tempered":
+        if self.chains == "tempered":
+            chains = state.chains
+            for _ in range(self.n_steps):
                 chains = ladder_step(layers, chains, self.n_levels, generator=g)
-            else:
-                chains = layers.move(chains, generator=g)
-        if state.training:
-            state.chains.copy_(chains)
-        return chains[: self.n_chains]
+            return chains
+        if not self.n_steps:
+            return state.chains
+        # The bits were drawn after the last update: one product less than from rows.
+        chains = layers.visible_draw(state.bits, generator=g)
+        for _ in range(self.n_steps - 1):
+            chains = layers.move(chains, generator=g)
+        return chains
+
+    def _keep(self, state: GibbsState, ends: Tensor, h: Tensor, g: Generator) -> None:
+        """Keep the chains, and draw their hidden bits for the next call."""
+        if self.chains == "data" or not state.training:
+            return
+        state.chains.copy_(ends)
+        if self.chains == "persistent":
+            state.bits.copy_(bernoulli(h.clone(), g))
 
     def _offsets(self, state: GibbsState, phi: Tensor, h: Tensor) -> Offsets:
         """Return the moving means, moved towards the batch in train mode."""

@@ -40,6 +40,8 @@ class GibbsState(nn.Module):
     ----------
     chains : Tensor of shape (n_levels * n_chains, d)
         Rows of the chains, those at the model itself first.
+    bits : Tensor of shape (n_chains, n_hidden)
+        Hidden bits drawn for the rows of the chains at the model itself.
     offsets : tuple of Tensor
         Moving means of phi (n_statistics,) and of h (n_hidden,).
     start : Tensor of shape (n_statistics,)
@@ -49,6 +51,7 @@ class GibbsState(nn.Module):
     """
 
     chains: Tensor
+    bits: Tensor
     visible_offset: Tensor
     hidden_offset: Tensor
     start: Tensor
@@ -59,10 +62,16 @@ class GibbsState(nn.Module):
     has_missing: bool
 
     def __init__(
-        self, chains: Tensor, offsets: tuple[Tensor, Tensor], start: Tensor, n_rows: int
+        self,
+        chains: Tensor,
+        bits: Tensor,
+        offsets: tuple[Tensor, Tensor],
+        start: Tensor,
+        n_rows: int,
     ) -> None:
         super().__init__()
         self.register_buffer("chains", chains)
+        self.register_buffer("bits", bits)
         self.register_buffer("visible_offset", offsets[0])
         self.register_buffer("hidden_offset", offsets[1])
         self.register_buffer("start", start)
