@@ -158,11 +158,11 @@ class Bottleneck(nn.Module):
         small = shape
         for n_out in channels:
             large, small = small, halved(small, n_out)
+            down.append(convolution(large[0], n_out, 2, generator))
+            down.append(activation_named(activation))
             scale = 1.0 if len(up) > 1 else LAST_SCALE
             up.insert(0, transposed(small, large, generator, scale))
             up.insert(0, activation_named(activation))
-            down.append(convolution(large[0], n_out, 2, generator))
-            down.append(activation_named(activation))
         n = math.prod(small)
         self.down = nn.Sequential(*down, nn.Flatten())
         self.middle = perceptron(

@@ -149,6 +149,11 @@ class Denoiser(NoiseConditional):
     ValueError
         From `build`, if the images do not have as many values as rows have columns.
 
+    Notes
+    -----
+    Limits: strange rows that are simpler than the data, such as images with less in
+    them, are denoised well too and get a low energy.
+
     References
     ----------
     .. [1] Vincent (2011), A connection between score matching and denoising
