@@ -15,7 +15,13 @@ from skebm.exceptions import DivergenceError
 from skebm.objectives.objective import Objective
 from skebm.training.checkpoints import Checkpoint, description, digest
 from skebm.training.descent import AdamW, Descent, Momentum, learning_rate
-from skebm.training.learner import Diverged, Learner, Record, learning
+from skebm.training.learner import (
+    Diverged,
+    Learner,
+    Record,
+    learning,
+    refuse_growth,
+)
 from skebm.training.rules import refuse_bad_rows, refuse_bad_settings
 
 OnEpoch = Callable[[int, Record], bool | None]
@@ -292,6 +298,8 @@ class _Run:
         learner.restore(self.kept)
         first = self.kept["progress"]["epoch"] * learner.n_batches
         record = learner.epoch(first, self._rate)
+        losses = self.kept["progress"]["history"].get("loss", [record["loss"]])
+        refuse_growth(losses[0], record["loss"])
         kept = learner.snapshot()
         learner.use_average()
         learner.refuse_explosion()
@@ -318,7 +326,8 @@ class _Run:
         history = old["history"]
         new = old | {
             "epoch": old["epoch"] + 1,
-            "history": {k: [*history.get(k, []), v] for k, v in record.items()},
+            "history": history
+            | {k: [*history.get(k, []), v] for k, v in record.items()},
         }
         if "valid_loss" not in record:
             return {"progress": new, "best": best}

@@ -10,6 +10,8 @@ import torch
 from skebm import _torch
 from skebm._torch import (
     CHUNK_VALUES,
+    LARGE,
+    bernoulli,
     chunk_rows,
     in_chunks,
     make_generator,
@@ -114,6 +116,57 @@ def test_generators_repeat_and_leave_the_global_one_alone():
     assert torch.equal(first, torch.rand(3, generator=make_generator(7)))
     assert not torch.equal(first, torch.rand(3, generator=make_generator(8)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+SIZES = pytest.mark.parametrize("n", [LARGE // 8 - 1, LARGE // 8, 4 * LARGE])
+P = torch.tensor([0.0, 1e-3, 0.2, 0.5, 0.7, 0.999, 1 - 2**-24, 1.0])
+
+
+@SIZES
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bits_have_their_means_and_do_not_meet_each_other(n, dtype):
+    """Eight columns of one probability each; z-scores of means and covariances."""
+    g, p = make_generator(0), P.to(dtype)
+    calls = [bernoulli(p.expand(n, 8).clone(), g) for _ in range(-(-60_000 // n))]
+    draws = torch.cat(calls).double()
+    assert calls[0].dtype == dtype
+    assert set(draws.unique().tolist()) == {0.0, 1.0}
+    sd = (p * (1 - p)).sqrt().double()
+    z = (draws.mean(0) - p)[1:6] / sd[1:6] * len(draws) ** 0.5
+    assert z.abs().max() < 4
+    assert draws[:, 0].sum() == 0
+    assert draws[:, 7].sum() == len(draws)
+    assert draws[:, 6].sum() >= len(draws) - 2
+    shifted = [(draws[:-1, i], draws[1:, j]) for i in (2, 3, 4) for j in (2, 3, 4)]
+    beside = [(draws[:, 2], draws[:, 3]), (draws[:, 3], draws[:, 4])]
+    for a, b in shifted + beside:
+        correlation = torch.corrcoef(torch.stack([a, b]))[0, 1]
+        assert correlation.abs() < 4 / len(draws) ** 0.5
+
+
+@SIZES
+def test_bits_come_from_the_generator_alone(n):
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    g = make_generator(0)
+    first, second = (bernoulli(torch.full((n, 8), 0.5), g) for _ in range(2))
+    same = bernoulli(torch.full((n, 8), 0.5), make_generator(0))
+    other = bernoulli(torch.full((n, 8), 0.5), make_generator(1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+@SIZES
+def test_bits_that_are_sure_stay_in_their_places(n):
+    """A view with the rows as columns; no bit is minus zero."""
+    sure = (torch.arange(8 * n).view(8, n) % 3 == 0).float().T
+    drawn = bernoulli(
+        sure.clone(memory_format=torch.preserve_format), make_generator(0)
+    )
+    assert torch.equal(drawn, sure)
+    assert not drawn.signbit().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

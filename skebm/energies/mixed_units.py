@@ -1,6 +1,7 @@
 """Units of a visible layer that are codes, and layers of several kinds of units."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Self
 
 import torch
@@ -65,7 +66,11 @@ class CategoricalUnits(Units):
     def states(self) -> Sequence[int]:
         """Return K of every column."""
         given = self.n_categories
-        sizes = [given] * self.n_features if isinstance(given, int) else list(given)
+        sizes = (
+            [int(given)] * self.n_features
+            if isinstance(given, int | Integral)
+            else list(given)
+        )
         if len(sizes) != self.n_features or min(sizes) < 2:
             raise ValueError(
                 f"Got n_categories={given!r} for {self.n_features} columns, but "
@@ -143,7 +148,6 @@ class MixedUnits(Units):
     def __init__(self, parts: Sequence[tuple[Units, int]]) -> None:
         super().__init__()
         self.parts = parts
-        self._layers = nn.ModuleList(units for units, _ in parts)
 
     def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
         """Build every part.
@@ -161,6 +165,7 @@ class MixedUnits(Units):
             )
         for units, width in self.parts:
             units.build(width)
+        self._layers = nn.ModuleList(units for units, _ in self.parts)
         self.n_statistics = sum(units.n_statistics for units, _ in self.parts)
         return self
 

@@ -151,6 +151,7 @@ class RBM(Energy):
         p: Tensor = self.hidden_fields(self.layer.statistics(v)).sigmoid()
         return p
 
+    @torch.no_grad()
     def gibbs(
         self, v: Tensor, *, temperature: float | Tensor = 1.0, generator: Generator
     ) -> Tensor:

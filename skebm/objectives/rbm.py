@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Generator, Tensor, nn
@@ -125,9 +126,7 @@ class RBMLikelihood(Objective):
             bits = bernoulli(fields.sigmoid_(), generator)
             visible = layer.mean(start[None])[0].clone()
         hidden = torch.full_like(rbm.hidden_bias.detach(), 0.5)
-        state = GibbsState(rows, bits, (visible, hidden), start, len(x))
-        state.has_missing = bool(x.isnan().any())
-        return state
+        return GibbsState(rows, bits, (visible, hidden), start, len(x))
 
     def __call__(
         self, energy: Energy, batch: Tensor, state: nn.Module, *, generator: Generator
@@ -137,8 +136,7 @@ class RBMLikelihood(Objective):
         assert isinstance(state, GibbsState)
         with torch.no_grad():
             layers = AnnealedLayers(rbm, state.start, self._dtype(rbm, len(batch)))
-            if state.has_missing:
-                batch = filled(layers, batch, generator)
+            batch = filled(layers, batch, generator)
             ends = self._negatives(layers, batch, state, generator)
             n_model = len(batch) if self.chains == "data" else self.n_chains
             phases = Phases(layers, batch, ends[:n_model])
@@ -146,12 +144,11 @@ class RBMLikelihood(Objective):
             offsets = self._offsets(state, phases.phi[0], phases.h[0])
             phases.h = self._sparse(phases.h[0]), phases.h[1]
             phases.set_gradients(rbm, offsets)
-            if state.is_due():
-                state.decay.fill_(self._decay(rbm, state))
-                state.seen.copy_(phases.probe())
+            if ends is batch and self.sparsity_target is None:
+                _forget_rounding(rbm)
+            decay, (gap, error) = self._look(rbm, phases, state)
             if self.weight_decay != 0.0 and rbm.weight.grad is not None:
-                rbm.weight.grad.addcmul_(rbm.weight, state.decay)
-        gap, error = state.seen.clone()
+                rbm.weight.grad.addcmul_(rbm.weight, decay)
         return Loss(gap, {"reconstruction_error": error})
 
     def criterion(
@@ -234,6 +231,19 @@ class RBMLikelihood(Objective):
             return h
         return h + self.sparsity_cost * (self.sparsity_target - h.mean(0))
 
+    def _look(
+        self, rbm: RBM, phases: Phases, state: GibbsState
+    ) -> tuple[Tensor, Tensor]:
+        """Return the penalty's factor, and energy gap and reconstruction error."""
+        if not state.is_due():
+            return state.decay, state.seen.clone()
+        decay = torch.full_like(state.decay, self._decay(rbm, state))
+        seen = phases.probe()
+        if state.training:
+            state.decay.copy_(decay)
+            state.seen.copy_(seen)
+        return decay, seen
+
     def _decay(self, rbm: RBM, state: GibbsState) -> float:
         """Return the factor on W in the gradient of the penalty."""
         if isinstance(self.weight_decay, str):
@@ -246,9 +256,9 @@ class RBMLikelihood(Objective):
         decay, target = self.weight_decay, self.sparsity_target
         rules = {
             "chains": (self.chains in CHAINS, f"one of {CHAINS}"),
-            "n_steps": (self.n_steps >= 0, "an integer >= 0"),
-            "n_chains": (self.n_chains >= 1, "an integer >= 1"),
-            "n_levels": (self.n_levels >= 2, "an integer >= 2"),
+            "n_steps": (_is_whole(self.n_steps, 0), "an integer >= 0"),
+            "n_chains": (_is_whole(self.n_chains, 1), "an integer >= 1"),
+            "n_levels": (_is_whole(self.n_levels, 2), "an integer >= 2"),
             "weight_decay": (
                 decay == "auto" if isinstance(decay, str) else decay >= 0,
                 '"auto" or a number >= 0',
@@ -281,3 +291,15 @@ def has_bfloat16(rbm: RBM) -> bool:
     if rbm.weight.device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _is_whole(value: object, least: int) -> bool:
+    """Tell whether a value is an integer of at least ``least``."""
+    return isinstance(value, Integral) and int(value) >= least
+
+
+def _forget_rounding(rbm: RBM) -> None:
+    """Set gradients of equal phases, which differ by rounding alone, to zero."""
+    for parameter in rbm.parameters():
+        if parameter.grad is not None:
+            parameter.grad.zero_()

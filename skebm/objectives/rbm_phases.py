@@ -59,7 +59,6 @@ class GibbsState(nn.Module):
     n_calls: Tensor
     decay: Tensor
     seen: Tensor
-    has_missing: bool
 
     def __init__(
         self,
@@ -120,7 +119,7 @@ class Phases:
         self._phi = layers.layer.statistics(torch.cat([batch, ends]))
         fields = layers.hidden_fields(self._phi)
         n = len(batch)
-        self._fields = fields[:PROBE].clone(), fields[n : n + PROBE].clone()
+        self._fields = fields[: min(n, PROBE)].clone(), fields[n : n + PROBE].clone()
         h = fields.sigmoid_()
         self.phi, self.h = (self._phi[:n], self._phi[n:]), (h[:n], h[n:])
 

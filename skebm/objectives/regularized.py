@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies import Energy
@@ -101,6 +102,10 @@ class Regularized(Objective):
         for name, penalty in self._penalties(energy, batch):
             value = value + penalty
             metrics[f"{name}_penalty"] = penalty.detach()
+        if not loss.value.requires_grad and value.requires_grad:
+            # The objective has set its gradients itself: the penalty's add to them.
+            torch.autograd.backward(value - loss.value)
+            value = value.detach()
         return Loss(value, metrics)
 
     def _penalties(self, energy: Energy, batch: Tensor) -> Iterator[tuple[str, Tensor]]:

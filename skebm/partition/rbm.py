@@ -266,7 +266,8 @@ class AnnealedGibbs(Normalizer):
                 return ahead.view(N_ISLANDS, -1), None
             if x is not None:
                 rows = torch.randint(len(x), (n,), generator=generator, device=v.device)
-                v = x.to(v)[rows]
+                given = x.to(v)[rows]
+                v = torch.where(given.isnan(), path.start(n), given)
             for _ in range(N_SETTLE):
                 v = path.move(v, 1.0)
             _, back = path.walk(v, times[::-1])
@@ -280,7 +281,7 @@ class _Path:
 
     def __init__(self, rbm: RBM, start: Tensor, generator: Generator) -> None:
         self.layers, self.generator = AnnealedLayers(rbm, start), generator
-        psi = float(rbm.layer.log_normalizers(start[None]).double().sum())
+        psi = float(rbm.layer.log_normalizers(start[None]).detach().double().sum())
         self.log_start = rbm.n_hidden * math.log(2) + psi
 
     def start(self, n: int) -> Tensor:

@@ -58,6 +58,7 @@ class AnnealedLayers:
         """Return b + W'h at t = 1, shape (n, n_statistics)."""
         return self._product(h, self._rounded, self.visible_bias)
 
+    @torch.no_grad()
     def move(
         self, v: Tensor, t: float | Tensor = 1.0, *, generator: Generator
     ) -> Tensor:

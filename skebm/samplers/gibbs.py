@@ -44,10 +44,12 @@ class BlockGibbs(Sampler):
         """Refuse a temperature that is not positive."""
         check_positive(self, temperature=self.temperature)
 
+    @torch.no_grad()
     def init(self, energy: Energy, x: Tensor) -> ChainState:
         """Return the state of chains at the rows x."""
         return ChainState(x, energy(x), None)
 
+    @torch.no_grad()
     def step(
         self, energy: Energy, state: ChainState, *, generator: Generator
     ) -> tuple[ChainState, StepInfo]:

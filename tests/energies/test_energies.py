@@ -22,6 +22,7 @@ from skebm.energies import (
     Checkpointed,
     Conditioned,
     Constrained,
+    ContextRBM,
     Convolutional,
     Denoiser,
     Energy,
@@ -157,6 +158,7 @@ ENERGIES = {
     "invariant": lambda: built(Invariant(MLP((16,)), CYCLES)),
     "set": lambda: built(SetEnergy(hidden=(8,))),
     "module": lambda: built(Module(OneLayer())),
+    "context_rbm": lambda: built(ContextRBM(1, 5, GaussianUnits())),
     "rbm": lambda: built(RBM(5)),
     "rbm_gaussian": lambda: built(RBM(5, GaussianUnits())),
     "rbm_mixed": lambda: built(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from skebm.training.descent import AdamW, copied, learning_rate
+from skebm.training.descent import AdamW, Momentum, copied, learning_rate
 
 
 def weight(*values):
@@ -22,6 +22,20 @@ def descent(*weights, undecayed=(), weight_decay=0.0, clip_norm=math.inf, ema=0.
         clip_norm=clip_norm,
         ema=ema,
     )
+
+
+def along_the_mean(*weights, undecayed=(), weight_decay=0.0, momentum=0.75, **params):
+    averaging = {"clip_norm": math.inf, "ema": 0.0} | params
+    return Momentum(
+        list(weights),
+        list(undecayed),
+        momentum=momentum,
+        weight_decay=weight_decay,
+        **averaging,
+    )
+
+
+KINDS = pytest.mark.parametrize("kind", [descent, along_the_mean])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
@@ -45,9 +59,68 @@ def test_steps_are_those_of_torch(weight_decay):
     assert_close(ours, plain, rtol=1e-5, atol=0)
 
 
-def test_clipping_shortens_the_gradient_of_all_weights_together():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_along_the_mean_are_those_of_torch(momentum, weight_decay):
+    """torch's momentum adds gradients up: its rate is (1 - m) times ours."""
+    start = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).double()
+    ours, plain = start.clone().requires_grad_(), start.clone().requires_grad_()
+    steps = along_the_mean(
+        ours, momentum=momentum, weight_decay=weight_decay, clip_norm=1.0
+    )
+    optimizer = torch.optim.SGD(
+        [plain], 0.1 * (1 - momentum), momentum, weight_decay=weight_decay
+    )
+    for t in range(30):
+        steps.step((ours - 1).square().sum(), t, 0.1)
+        optimizer.zero_grad()
+        (plain - 1).square().sum().backward()
+        torch.nn.utils.clip_grad_norm_([plain], 1.0)
+        optimizer.step()
+    assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_two_steps_along_the_mean_by_hand():
+    """u = 0.25 g, then 0.75 u + 0.25 g', g with 0.5 w added; w - 0.1 u."""
+    a = weight(2.0)
+    steps = along_the_mean(a, weight_decay=0.5)
+    steps.step(3 * a.sum(), 0, 0.1)
+    assert a.item() == pytest.approx(2 - 0.1 * 0.25 * (3 + 0.5 * 2))
+    first = a.item()
+    steps.step(-a.sum(), 1, 0.1)
+    mean = 0.75 * 0.25 * 4 + 0.25 * (-1 + 0.5 * first)
+    assert a.item() == pytest.approx(first - 0.1 * mean)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_rate_is_that_of_plain_descent_whatever_the_momentum(momentum):
+    a = weight(0.0)
+    steps = along_the_mean(a, momentum=momentum)
+    for t in range(400):
+        steps.step(3 * a.sum(), t, 0.1)
+    lag = momentum / (1 - momentum)
+    assert a.item() == pytest.approx(-0.3 * (400 - lag))
+
+
+@KINDS
+def test_gradients_that_are_set_are_followed(kind):
+    """A loss without a graph leaves them; one with a graph replaces them."""
+    a, b = weight(1.0, -2.0), weight(1.0, -2.0)
+    by_hand, by_graph = kind(a), kind(b)
+    for t in range(3):
+        a.grad = 2 * a.detach()
+        norm = by_hand.step(torch.tensor(7.0), t, 0.1)
+        assert norm == pytest.approx(by_graph.step(b.square().sum(), t, 0.1))
+    assert torch.equal(a, b)
+    a.grad = torch.full_like(a, math.nan)
+    by_hand.step(a.square().sum(), 3, 0.1)
+    assert a.isfinite().all()
+
+
+@KINDS
+def test_clipping_shortens_the_gradient_of_all_weights_together(kind):
     a, b = weight(0.0), weight(0.0, 0.0)
-    steps = descent(a, b, clip_norm=5.0)
+    steps = kind(a, b, clip_norm=5.0)
     norm = steps.step(30 * a.sum() + 40 * b[0], 0, 0.1)
     assert float(norm) == pytest.approx(50.0)
     assert_close(a.grad, torch.tensor([3.0]).double())
@@ -106,17 +179,19 @@ def test_use_average_replaces_the_weights():
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
-def test_undecayed_weights_move_by_their_gradient_alone(weight_decay):
+@pytest.mark.parametrize(("kind", "share"), [(descent, 1.0), (along_the_mean, 0.25)])
+def test_undecayed_weights_move_by_their_gradient_alone(kind, share, weight_decay):
     a, b = weight(2.0), weight(2.0)
-    steps = descent(a, undecayed=[b], weight_decay=weight_decay)
+    steps = kind(a, undecayed=[b], weight_decay=weight_decay)
     steps.step(a.sum() + b.sum(), 0, 0.1)
-    assert a.item() == pytest.approx(2.0 * (1 - 0.1 * weight_decay) - 0.1)
-    assert b.item() == pytest.approx(1.9)
+    assert a.item() == pytest.approx(2.0 - 0.1 * share * (1 + 2.0 * weight_decay))
+    assert b.item() == pytest.approx(2.0 - 0.1 * share)
 
 
-def test_weights_without_a_gradient_stay():
+@KINDS
+def test_weights_without_a_gradient_stay(kind):
     a, b, c = weight(2.0), weight(3.0), weight(4.0)
-    steps = descent(a, b, undecayed=[c], weight_decay=0.5)
+    steps = kind(a, b, undecayed=[c], weight_decay=0.5)
     steps.step(a.sum(), 0, 0.1)
     assert (b.item(), c.item()) == (3.0, 4.0)
     assert b.grad is None
@@ -134,14 +209,15 @@ def test_is_finite():
     assert not steps.is_finite()
 
 
-def test_state_restores_the_steps_that_follow():
+@KINDS
+def test_state_restores_the_steps_that_follow(kind):
     def after(steps, a, n):
         for t in range(n, n + 5):
             steps.step(a.square().sum(), t, 0.1)
         return a.detach().clone(), steps.average[0].clone()
 
     a = weight(3.0, -1.0)
-    steps = descent(a, ema=0.9)
+    steps = kind(a, ema=0.9)
     after(steps, a, 0)
     kept, start = copied(steps.state_dict()), a.detach().clone()
     first = after(steps, a, 5)
@@ -176,6 +252,11 @@ RATES = {
     ("constant", 4): 0.05,
     ("constant", 10): 0.1,
     ("constant", 99): 0.1,
+    ("exponential", 0): 0.01,
+    ("exponential", 10): 0.1,
+    ("exponential", 40): 0.1 / 100 ** (1 / 3),
+    ("exponential", 55): 0.01,
+    ("exponential", 99): 0.1 / 100 ** (89 / 90),
 }
 
 

@@ -22,10 +22,10 @@ from toys import (
     weights,
 )
 
-from skebm.energies import Frozen, Quadratic, Sum, Tilted
+from skebm.energies import RBM, Frozen, Quadratic, Sum, Tilted
 from skebm.energies.networks import MLP
 from skebm.exceptions import DivergenceError
-from skebm.objectives import NoiseContrastive
+from skebm.objectives import NoiseContrastive, RBMLikelihood
 from skebm.trainer import Trainer
 from skebm.training.learner import Diverged, Learner, _refuse_non_finite
 
@@ -108,6 +108,34 @@ def test_learning_rates_of_a_run():
     cosine = [0.1 * (1 + math.cos(math.pi * t / 36)) for t in range(36)]
     expected = [0.05, 0.1, 0.15, 0.2, *cosine]
     assert result.history["learning_rate"] == pytest.approx(expected)
+    falling = replaced(trainer, schedule="exponential", n_warmup_steps=0)
+    _, result = run(falling, Scripted())
+    expected = [0.2 * 100 ** (-t / 40) for t in range(40)]
+    assert result.history["learning_rate"] == pytest.approx(expected)
+
+
+PLAIN = {"schedule": "constant", "n_warmup_steps": 0, "ema": 0.0}
+
+
+def test_first_beta_is_the_momentum():
+    """From w = 0 the mean of E has the gradient w - mean x, decay adds 0.1 w."""
+    x, params = table(50), {"betas": (0.7, 0.5), "weight_decay": 0.1}
+    w = u = torch.zeros(2).double()
+    for n in range(1, 4):
+        trainer = Trainer(
+            max_iter=n, learning_rate=0.2, optimizer="momentum", **params, **PLAIN
+        )
+        energy, _ = run(trainer, Scripted(), x=x)
+        u = 0.7 * u + 0.3 * (1.1 * w - x.mean(0))
+        w = w - 0.2 * u
+        assert_close(energy.w.detach(), w)
+
+
+def test_steps_along_the_mean_reach_the_mean():
+    x = table(2000)
+    trainer = Trainer(max_iter=20, learning_rate=0.5, optimizer="momentum")
+    energy, _ = run(trainer, Scripted(), x=x)
+    assert_close(energy.w, x.mean(0), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +232,44 @@ def test_early_stopping_stops_at_the_epoch_that_theory_says(
 def test_without_early_stopping_every_epoch_runs():
     trainer = Trainer(max_iter=12, n_iter_no_change=1)
     assert run(trainer, Scripted(valid=VALID), x_valid=table(10))[1].n_iter == 12
+
+
+@pytest.mark.parametrize(
+    ("every", "looks"),
+    [(1, [0, 1, 2, 3, 4, 5, 6]), (3, [2, 5, 6]), (7, [6]), (9, [6])],
+)
+def test_held_out_rows_are_looked_at_now_and_then_and_at_the_end(every, looks):
+    seen, valid = [], [float(i) for i in range(7)]
+    _, result = run(
+        Trainer(max_iter=7, valid_every=every),
+        Scripted(valid=valid),
+        x_valid=table(10),
+        on_epoch=lambda epoch, record: seen.append((epoch, "valid_loss" in record)),
+    )
+    assert [epoch for epoch, looked in seen if looked] == looks
+    assert result.history["valid_loss"] == valid[: len(looks)]
+    assert len(result.history["loss"]) == len(seen) == 7
+
+
+def test_patience_is_counted_in_looks():
+    trainer = Trainer(
+        max_iter=30, early_stopping=True, n_iter_no_change=2, valid_every=3
+    )
+    _, result = run(trainer, Scripted(valid=[5.0, 4.0, 4.5, 4.2, 1]), x_valid=table(10))
+    assert result.n_iter == 12
+    assert result.history["valid_loss"] == [5.0, 4.0, 4.5, 4.2]
+
+
+def test_weights_of_the_best_look_are_kept():
+    seen, energy = [], point()
+    run(
+        Trainer(max_iter=7, valid_every=2),
+        Scripted(valid=[3.0, 1.0, 2.0, 1.5]),
+        energy,
+        x_valid=table(10),
+        on_epoch=lambda *args: seen.append(weights(energy)),
+    )
+    assert same(weights(energy), seen[3])
 
 
 @pytest.mark.parametrize("valid", [[3.0, 1.0, 2.0, 1.5], [math.nan, 1.0, math.inf, 2]])
@@ -613,6 +679,7 @@ BAD = {
     "max_iter": 0,
     "batch_size": 0,
     "learning_rate": 0.0,
+    "optimizer": "sgd",
     "betas": (0.9, 1.0),
     "weight_decay": -0.1,
     "n_warmup_steps": -1,
@@ -620,6 +687,7 @@ BAD = {
     "clip_norm": 0.0,
     "ema": 1.0,
     "n_iter_no_change": 0,
+    "valid_every": 0,
     "tol": -1.0,
     "checkpoint_every": 0,
 }
@@ -629,6 +697,58 @@ BAD = {
 def test_parameters_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match=f"Got {name}=.*, but expected"):
         run(Trainer(**{name: BAD[name]}), Scripted())
+
+
+class Stop(Exception):
+    """Stands for a crash: nothing in the loop handles it."""
+
+
+def stop_after(last):
+    """Return an ``on_epoch`` that crashes after an epoch."""
+
+    def on_epoch(epoch, record):
+        if epoch == last:
+            raise Stop
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("chains", ["persistent", "data", "tempered"])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_resumed_chains_go_on_where_they_were(chains, epoch, tmp_path):
+    """Weights, running means, chains and generator: every bit of an unbroken run."""
+    g = generator(1)
+    x, x_valid = (
+        torch.bernoulli(torch.full((n, 6), 0.3), generator=g) for n in (90, 9)
+    )
+    x[::7, 2] = math.nan
+    trainer = Trainer(
+        max_iter=6,
+        batch_size=20,
+        learning_rate=0.1,
+        optimizer="momentum",
+        schedule="exponential",
+        valid_every=2,
+    )
+    objective = RBMLikelihood(chains, n_chains=10, n_levels=3)
+
+    def trained(path, on_epoch=None, seed=0):
+        rbm, g = RBM(4).build(6, generator=generator(seed)), generator(seed)
+        result = replaced(trainer, checkpoint=path).run(
+            rbm, objective, x, x_valid=x_valid, generator=g, on_epoch=on_epoch
+        )
+        return rbm, result, g
+
+    unbroken, path = trained(None), tmp_path / "run.ckpt"
+    with pytest.raises(Stop):
+        trained(path, stop_after(epoch))
+    resumed = trained(path, seed=9)
+    assert same(weights(resumed[0]), weights(unbroken[0]))
+    assert same(weights(resumed[1].state), weights(unbroken[1].state))
+    assert resumed[1].history == unbroken[1].history
+    assert len(unbroken[1].history["valid_loss"]) == 3
+    assert torch.equal(resumed[2].get_state(), unbroken[2].get_state())
+    assert not same(weights(unbroken[1].state), weights(trained(None, seed=9)[1].state))
 
 
 def test_trainer_is_a_value():
