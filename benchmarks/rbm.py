@@ -113,6 +113,8 @@ def rbms_seconds(X, n_hidden, batch_size):
     options = {"device": torch.device("cpu"), "dtype": torch.float32}
     machine = BBRBM.init_parameters(num_hiddens=n_hidden, dataset=_Rows(x), **options)
     chains = machine.init_chains(num_samples=batch_size)
+    for parameter in machine.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     optimizer = torch.optim.SGD(machine.parameters(), lr=0.05, maximize=True)
 
     def epoch():

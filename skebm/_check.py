@@ -9,7 +9,10 @@ from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition as Composition
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, validate_data
+
+from skebm.exceptions import DataDomainError
 
 __all__ = [
     "Composition",
@@ -17,7 +20,10 @@ __all__ = [
     "Interval",
     "RowLookup",
     "StrOptions",
+    "check_bits",
+    "check_labelled",
     "check_names",
+    "check_ratings",
     "check_rows",
     "check_table",
     "check_units",
@@ -99,6 +105,145 @@ def check_units(
             f"Columns {empty} of X hold nothing but NaN. Drop them, or pass rows that "
             "have a value there."
         )
+    return rows
+
+
+def check_ratings(
+    estimator: Any, X: Any, *, reset: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return the ratings in a table of rows by items, as a list.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    X : array-like or sparse matrix of shape (n_rows, n_items)
+        NaN is unrated; in a sparse matrix what is not stored, and zero, are too.
+    reset : bool
+        True in ``fit``.
+
+    Returns
+    -------
+    row, item : ndarray of shape (m,)
+        Places, sorted by row.
+    value : ndarray of shape (m,)
+        The ratings, float64.
+    n_rows : int
+        Rows of X.
+    """
+    X = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite="allow-nan",
+    )
+    if issparse(X):
+        table = X.tocoo()
+        rated = (table.data != 0) & ~np.isnan(table.data)
+        row, item = table.row[rated].astype(np.int64), table.col[rated].astype(np.int64)
+        order = np.argsort(row, kind="stable")
+        value = table.data[rated].astype(np.float64)
+        return row[order], item[order], value[order], X.shape[0]
+    row, item = np.nonzero(~np.isnan(X))
+    return row, item, X[row, item].astype(np.float64), X.shape[0]
+
+
+def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return X as a finite dense float array, sparse X too, and labels as they are.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Labels, of two classes or more.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+        A new array, float32 or float64.
+    y : ndarray of shape (n_samples,)
+        The labels.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        X, y = validate_data(
+            estimator, X, y, accept_sparse="csr", dtype=[np.float64, np.float32]
+        )
+    check_classification_targets(y)
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            f"{type(estimator).__name__} needs labels of two classes or more; got one "
+            f"class, {y[0]!r}. Pass rows of another class too."
+        )
+    rows = np.add(X.toarray() if issparse(X) else X, 0.0, order="C")
+    return rows, y
+
+
+def check_bits(estimator: Any, rows: np.ndarray, advice: str) -> np.ndarray:
+    """Return rows as bits or probabilities of bits, NaN where missing.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``binarize`` is the value above which entries are ones; None leaves them.
+    rows : ndarray of shape (n_samples, n_features)
+        Checked rows.
+    advice : str
+        What to try on values outside [0, 1] beside binarising and scaling.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        In [0, 1].
+
+    Raises
+    ------
+    DataDomainError
+        If values lie outside [0, 1] and ``binarize`` is None.
+    """
+    if estimator.binarize is not None:
+        bits = (rows > estimator.binarize).astype(rows.dtype)
+        return np.where(np.isnan(rows), rows, bits)
+    low, high = np.nanmin(rows, initial=0.0), np.nanmax(rows, initial=1.0)
+    if low < 0 or high > 1:
+        raise DataDomainError(
+            f"{type(estimator).__name__} needs X in [0, 1]; got values in "
+            f"[{low:g}, {high:g}]. Pass binarize=0.0, scale with MinMaxScaler, or "
+            f"{advice}."
+        )
+    return rows
+
+
+def check_cells(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Return X as a dense array of any type, sparse X too; None and NaN mean missing.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Rows of numbers, strings or other objects, not a DataFrame.
+    reset : bool
+        True in ``fit``.
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features)
+        In the type of X, without infinities.
+    """
+    X = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse="csr",
+        dtype=None,
+        ensure_all_finite="allow-nan",
+    )
+    rows: np.ndarray = X.toarray() if issparse(X) else X
     return rows
 
 

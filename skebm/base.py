@@ -33,7 +33,54 @@ def _is_normalized(estimator):
     return True
 
 
-class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
+class Fitting(CallbackSupportMixin, BaseEstimator):
+    """What every estimator of skebm does around its fit: names, seeds, tasks, pickles.
+
+    A subclass fits ``device_`` and has a parameter ``random_state``.
+    """
+
+    def _named(self, rows):
+        """Return rows as a DataFrame if ``fit`` saw named columns."""
+        names = getattr(self, "feature_names_in_", None)
+        if names is None or hasattr(rows, "columns"):
+            return rows
+
+        import pandas as pd
+
+        return pd.DataFrame(rows, columns=names)
+
+    def _begin_tasks(self, n_tasks):
+        """Open the callbacks' root task of ``fit``, in ``n_tasks`` parts."""
+        root = self._init_callback_context(max_subtasks=n_tasks)
+        root.call_on_fit_task_begin(estimator=self)
+
+    def _end_task(self, name):
+        """Report one part of ``fit`` as done."""
+        task = self._callback_fit_ctx.subcontext(task_name=name)
+        task.call_on_fit_task_begin(estimator=self)
+        task.call_on_fit_task_end(estimator=self)
+
+    def _end_tasks(self):
+        """Close the root task; return self."""
+        self._callback_fit_ctx.call_on_fit_task_end(estimator=self)
+        return self
+
+    def _seed(self, random_state=None):
+        """Return one integer seed from ``random_state``, by default the estimator's."""
+        source = self.random_state if random_state is None else random_state
+        return int(check_random_state(source).randint(np.iinfo(np.int32).max))
+
+    def __getstate__(self):
+        """Return the state to pickle, with its tensors on the CPU."""
+        state = super().__getstate__()
+        if str(state.get("device_", "cpu")) != "cpu":
+            params = self.get_params(deep=False)
+            fitted = {k: on_cpu(v) for k, v in state.items() if k not in params}
+            state = state | fitted | {"device_": "cpu"}
+        return state
+
+
+class BaseEBM(OutlierMixin, Fitting):
     """The members that every density estimator of skebm shares.
 
     A subclass fits ``offset_``, ``calibration_energy_``, ``log_partition_`` (nats;
@@ -268,16 +315,6 @@ class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
         self._references = take_rows(rows, rng.permutation(lower_half)[:N_REFERENCES])
         self.explain_baseline_ = float(self._measure(self._references).mean())
 
-    def _named(self, rows):
-        """Return rows as a DataFrame if ``fit`` saw named columns."""
-        names = getattr(self, "feature_names_in_", None)
-        if names is None or hasattr(rows, "columns"):
-            return rows
-
-        import pandas as pd
-
-        return pd.DataFrame(rows, columns=names)
-
     def _threshold(self, training_energy):
         """Return the energy above which rows are anomalies."""
         if self.contamination == "auto":
@@ -287,36 +324,6 @@ class BaseEBM(CallbackSupportMixin, OutlierMixin, BaseEstimator):
     def _set_threshold(self, threshold):
         """Set ``offset_`` so that energies above ``threshold`` are anomalies."""
         self.offset_ = -float(threshold) - (self.log_partition_ or 0.0)
-
-    def _begin_tasks(self, n_tasks):
-        """Open the callbacks' root task of ``fit``, in ``n_tasks`` parts."""
-        root = self._init_callback_context(max_subtasks=n_tasks)
-        root.call_on_fit_task_begin(estimator=self)
-
-    def _end_task(self, name):
-        """Report one part of ``fit`` as done."""
-        task = self._callback_fit_ctx.subcontext(task_name=name)
-        task.call_on_fit_task_begin(estimator=self)
-        task.call_on_fit_task_end(estimator=self)
-
-    def _end_tasks(self):
-        """Close the root task; return self."""
-        self._callback_fit_ctx.call_on_fit_task_end(estimator=self)
-        return self
-
-    def _seed(self, random_state=None):
-        """Return one integer seed from ``random_state``, by default the estimator's."""
-        source = self.random_state if random_state is None else random_state
-        return int(check_random_state(source).randint(np.iinfo(np.int32).max))
-
-    def __getstate__(self):
-        """Return the state to pickle, with its tensors on the CPU."""
-        state = super().__getstate__()
-        if str(state.get("device_", "cpu")) != "cpu":
-            params = self.get_params(deep=False)
-            fitted = {k: on_cpu(v) for k, v in state.items() if k not in params}
-            state = state | fitted | {"device_": "cpu"}
-        return state
 
     def __sklearn_is_fitted__(self):
         """Tell whether the last fit came to its end."""

@@ -1,17 +1,33 @@
 """What all tests share: the public estimators, the devices, small tables."""
 
+import copy
+
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from tables import columns_of, far_rows, fit, rows_of
 
 import skebm
+from skebm.base import BaseEBM
 from skebm.partition import ImportanceSampling
 
 ONE_STEP = {"max_iter": 1, "batch_size": 8192, "normalizer": None}
 
 TINY: dict[str, dict] = {
     "BernoulliRBM": {"n_components": 4, "n_iter": 5, "binarize": 0.0},
+    "CategoricalRBM": {"n_components": 4, "n_iter": 5, "handle_unknown": "missing"},
+    "ConditionalRBM": {"n_components": 4, "n_iter": 25, "units": "gaussian"},
+    "GaussianRBM": {"n_components": 4, "n_iter": 5},
+    "MixedRBM": {"n_components": 4, "n_iter": 5, "kinds": "real"},
+    "BoltzmannMachine": {"n_iter": 4, "binarize": 0.0},
+    "DeepBeliefNetwork": {"hidden_layer_sizes": (4, 3), "n_iter": 5, "binarize": 0.0},
+    "DeepBoltzmannMachine": {
+        "hidden_layer_sizes": (4, 3),
+        "n_iter": 50,
+        "binarize": 0.0,
+    },
     "DeepEBM": {
         "base": "gaussian",
         "max_iter": 1,
@@ -26,8 +42,35 @@ TINY: dict[str, dict] = {
         "cv": None,
         "normalizer": ImportanceSampling(4000),
     },
+    "RBMClassifier": {
+        "n_components": 8,
+        "learning_rate": 0.2,
+        "batch_size": 50,
+        "max_iter": 10,
+        "binarize": 0.0,
+    },
+    "RatingRBM": {"n_components": 4, "max_iter": 2},
 }
 """Constructor arguments that keep the fit of an estimator short, by its name."""
+
+
+TRAITS = {
+    "density": lambda e: isinstance(e, BaseEBM),
+    "table": lambda e: isinstance(e, BaseEBM) or is_classifier(e),
+    "real": lambda e: columns_of(e) == "real",
+    "discrete": lambda e: columns_of(e) != "real",
+    "bits": lambda e: columns_of(e) == "bits",
+    "unseen": lambda e: columns_of(e) != "codes",
+    "complete": lambda e: not get_tags(e).input_tags.allow_nan,
+    "missing": lambda e: get_tags(e).input_tags.allow_nan,
+    "trained": lambda e: "learning_rate" in e.get_params(),
+    "epochs": lambda e: "n_iter" in e.get_params(),
+    "streams": lambda e: hasattr(e, "partial_fit"),
+}
+"""What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the
+public estimators that have all the traits it names. "table": fits rows, with or without
+labels; "missing": takes NaN for a missing entry; "unseen": takes values that no row of
+``fit`` had; "epochs": trained for ``n_iter``."""
 
 
 def public_estimators():
@@ -47,13 +90,19 @@ def public_estimators():
     return variants
 
 
+def wanted_by(test):
+    """Return the public estimators that a test's marks ask for."""
+    traits = {t for mark in test.iter_markers("estimators") for t in mark.args}
+    return [e for e in public_estimators() if all(TRAITS[t](e) for t in traits)]
+
+
 def pytest_generate_tests(metafunc):
-    """Send every public estimator through the tests that ask for ``estimator``."""
+    """Send the public estimators through the tests that ask for ``estimator``."""
     if "check" in metafunc.fixturenames:
-        mark = parametrize_with_checks(public_estimators())
+        mark = parametrize_with_checks(wanted_by(metafunc.definition))
         metafunc.parametrize(*mark.args, **mark.kwargs)
     elif "variant" in metafunc.fixturenames:
-        metafunc.parametrize("variant", public_estimators(), ids=repr)
+        metafunc.parametrize("variant", wanted_by(metafunc.definition), ids=repr)
 
 
 @pytest.fixture
@@ -64,6 +113,40 @@ def estimator(variant):
 @pytest.fixture
 def variant():
     raise RuntimeError("parametrised in pytest_generate_tests")
+
+
+@pytest.fixture
+def kind(request):
+    """What the columns of the test's estimator are; real where it has none."""
+    if "variant" not in request.fixturenames:
+        return "real"
+    return columns_of(request.getfixturevalue("variant"))
+
+
+@pytest.fixture(scope="session")
+def fits():
+    return {}
+
+
+@pytest.fixture
+def fitted(variant, fits):
+    """Return a function: rows -> a copy of the estimator's fit to them, made once."""
+
+    def copy_of(X):
+        key = repr(variant), X.dtype.str, X.shape, X.tobytes()
+        if key not in fits:
+            fits[key] = fit(clone(variant), X)
+        return copy.deepcopy(fits[key])
+
+    return copy_of
+
+
+@pytest.fixture
+def densities():
+    """Every public density and rows that it can fit."""
+    rng = np.random.default_rng(0)
+    found = [e for e in public_estimators() if TRAITS["density"](e)]
+    return [(e, rows_of(columns_of(e), rng, 90, 5)) for e in found]
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -82,16 +165,22 @@ def rng():
 
 
 @pytest.fixture
-def X(rng):
-    """90 rows of 3 unlike columns."""
-    return rng.normal(size=(90, 3)) * [1.0, 20.0, 0.1] + [0.0, 100.0, -3.0]
+def table(rng, kind):
+    """Return a function: (n, width) -> rows that the test's estimator can fit."""
+    return lambda n, width=3: rows_of(kind, rng, n, width)
 
 
 @pytest.fixture
-def X_new(rng, X):
+def X(table):
+    """90 rows of 3 unlike columns."""
+    return table(90)
+
+
+@pytest.fixture
+def X_new(table, kind, X):
     """45 rows like those of X, some seen in X, some far away."""
-    near = rng.normal(size=(30, 3)) * [1.0, 20.0, 0.1] + [0.0, 100.0, -3.0]
-    return np.vstack([near, X[:10], near[:5] * 3])
+    near = table(30)
+    return np.vstack([near, X[:10], far_rows(kind, near[:5])])
 
 
 @pytest.fixture
@@ -105,5 +194,7 @@ def readers():
         "p_values",
         "predict_fdr",
         "explain",
+        "predict_proba",
+        "transform",
     ]
     return lambda estimator: [n for n in names if hasattr(type(estimator), n)]

@@ -2,12 +2,17 @@
 
 from skebm.energies.anomaly import AnomalyEnergy
 from skebm.energies.bag import MemoryBag
+from skebm.energies.boltzmann import Boltzmann
 from skebm.energies.bowl import Bowl
 from skebm.energies.checkpointed import Checkpointed
+from skebm.energies.class_rbm import ClassRBM
 from skebm.energies.composition import Guided, Interpolated, Mixture
+from skebm.energies.conditional_rbm import ContextRBM
 from skebm.energies.conditioned import Conditioned
 from skebm.energies.constraints import Constrained, Penalized
 from skebm.energies.convolutional import Convolutional
+from skebm.energies.deep_belief import DeepBelief
+from skebm.energies.deep_boltzmann import DeepBoltzmann
 from skebm.energies.denoiser import AtLevel, Denoiser, NoiseConditional, NoisyMLP
 from skebm.energies.energy import Energy, Frozen, Scaled, Sum
 from skebm.energies.exponential_family import ExponentialFamily
@@ -19,6 +24,7 @@ from skebm.energies.memory import Memory
 from skebm.energies.mixed_units import CategoricalUnits, MixedUnits
 from skebm.energies.module import Module
 from skebm.energies.networks import MLP, ResidualMLP
+from skebm.energies.ordinal_rbm import OrdinalRBM, RatedRows, Ratings
 from skebm.energies.quadratic import Quadratic
 from skebm.energies.rbm import RBM
 from skebm.energies.regions import Ball, Box, Mask, Simplex
@@ -34,13 +40,18 @@ __all__ = [
     "AtLevel",
     "Ball",
     "BernoulliUnits",
+    "Boltzmann",
     "Bowl",
     "Box",
     "CategoricalUnits",
     "Checkpointed",
+    "ClassRBM",
     "Conditioned",
     "Constrained",
+    "ContextRBM",
     "Convolutional",
+    "DeepBelief",
+    "DeepBoltzmann",
     "Denoiser",
     "Energy",
     "ExponentialFamily",
@@ -60,8 +71,11 @@ __all__ = [
     "Module",
     "NoiseConditional",
     "NoisyMLP",
+    "OrdinalRBM",
     "Penalized",
     "Quadratic",
+    "RatedRows",
+    "Ratings",
     "Rescaled",
     "ResidualMLP",
     "Rotations",

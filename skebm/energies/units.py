@@ -201,13 +201,19 @@ class BernoulliUnits(Units):
 class GaussianUnits(Units):
     """Real numbers: A = v^2 / (2 s^2), phi(v) = v / s^2, v | f ~ N(f, s^2).
 
-    With the learned log s^2 of every column in the energy as in [1]_, the field is the
-    conditional mean.
+    With the variance s^2 of every column learned in the energy as in [1]_, the field is
+    the conditional mean.
+
+    Parameters
+    ----------
+    least_variance : float, default=0.0
+        A floor, >= 0, so that a column that hardly varies given the hidden bits has a
+        bounded density: s^2 = least_variance + exp(log_variance).
 
     Attributes
     ----------
     log_variance : Parameter of shape (n_features,)
-        log s^2; zeros after `build`.
+        log(s^2 - least_variance); zeros after `build`.
 
     References
     ----------
@@ -224,30 +230,40 @@ class GaussianUnits(Units):
 
     log_variance: nn.Parameter
 
+    def __init__(self, least_variance: float = 0.0) -> None:
+        super().__init__()
+        self.least_variance = least_variance
+
     def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
         """Make the variances, all 1."""
         super().build(n_features, generator=generator)
         self.log_variance = nn.Parameter(torch.zeros(n_features))
         return self
 
+    @property
+    def variance(self) -> Tensor:
+        """s^2 of every column, shape (d,)."""
+        return self.log_variance.exp() + self.least_variance
+
     def statistics(self, v: Tensor) -> Tensor:
         """Return v / s^2, shape (n, d)."""
-        return v * (-self.log_variance).exp()
+        return v / self.variance
 
     def self_energies(self, v: Tensor) -> Tensor:
         """Return v^2 / (2 s^2), shape (n, d)."""
-        return 0.5 * v.square() * (-self.log_variance).exp()
+        return 0.5 * v.square() / self.variance
 
     def log_normalizers(self, fields: Tensor) -> Tensor:
         """Return f^2 / (2 s^2) + log(2 pi s^2) / 2, shape (n, d)."""
-        half = 0.5 * (self.log_variance + math.log(2 * math.pi))
-        return 0.5 * fields.square() * (-self.log_variance).exp() + half
+        variance = self.variance
+        half = 0.5 * (variance.log() + math.log(2 * math.pi))
+        return 0.5 * fields.square() / variance + half
 
     def sample(
         self, fields: Tensor, *, temperature: float | Tensor = 1.0, generator: Generator
     ) -> Tensor:
         """Return normal draws around the fields, shape (n, d)."""
-        sd = (0.5 * self.log_variance).exp() * temperature**0.5
+        sd = self.variance.sqrt() * temperature**0.5
         return fields + sd * normal_like(fields, generator)
 
     def mean(self, fields: Tensor) -> Tensor:
@@ -256,23 +272,22 @@ class GaussianUnits(Units):
 
     def guess(self, mean: Tensor) -> Tensor:
         """Return the mean of v, shape (n, d)."""
-        return mean * self.log_variance.exp()
+        return mean * self.variance
 
     def base_fields(self, v: Tensor) -> Tensor:
         """Return the means of the columns, shape (d,)."""
         return v.double().nanmean(0).to(v)
 
     def match(self, v: Tensor) -> Self:
-        """Set the variances to those of the columns."""
+        """Set the variances to those of the columns, or to the floor."""
         wide = v.double()
         variance = (wide - wide.nanmean(0)).square().nanmean(0)
         with torch.no_grad():
-            self.log_variance.copy_(variance.clamp(min=1e-12).log())
+            above = (variance - self.least_variance).clamp(min=1e-12)
+            self.log_variance.copy_(above.log())
         return self
 
     def gradients(self, v: Tensor, fields: Tensor) -> list[Tensor]:
-        """Return that of log s^2: the mean of (v^2 / 2 - v f) / s^2, shape (d,)."""
-        return [
-            (0.5 * v.square() - v * fields).mean(0)
-            * (-self.log_variance.detach()).exp()
-        ]
+        """Return that of log_variance: (v^2 / 2 - v f) / s^2 by d log s^2, (d,)."""
+        variance, own = self.variance.detach(), self.log_variance.detach().exp()
+        return [(0.5 * v.square() - v * fields).mean(0) * own / variance.square()]

@@ -5,6 +5,7 @@ from sklearn.base import clone
 from skebm.energies import MLP, Denoiser, Quadratic, ResidualMLP, Transformer
 from skebm.objectives import (
     Adversarial,
+    ConditionalLikelihood,
     ContrastiveDivergence,
     DenoisingScoreMatching,
     Margin,
@@ -64,6 +65,10 @@ RBM_OBJECTIVES = {
     "pcd": RBMLikelihood(),
     "cd": RBMLikelihood(chains="data"),
     "tempered": RBMLikelihood(chains="tempered"),
+}
+CONDITIONAL_OBJECTIVES = {
+    "auto": ConditionalLikelihood(),
+    "cd": ConditionalLikelihood(most_states=0),
 }
 RBM_NORMALIZERS = {"sum": LayerSum(), "annealing": AnnealedGibbs()}
 

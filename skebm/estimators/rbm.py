@@ -32,8 +32,9 @@ class BernoulliRBM(RBMDensity):
     n_components : int, default=256
         Hidden bits, >= 1.
     learning_rate : float or "auto", default="auto"
-        Rate at the start, > 0; it falls to a hundredth. "auto": one over the largest
-        eigenvalue of the covariance of the columns, at most 1.
+        A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at one
+        over the largest eigenvalue of the covariance of the columns, at most 1, times
+        100 / n_components beyond 100 of them, and falls to a hundredth.
     batch_size : int, default=100
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
@@ -53,7 +54,7 @@ class BernoulliRBM(RBMDensity):
         else annealed both ways. None: log Z stays unknown and there is no `score`.
     early_stopping : bool, default=False
         Look at held-out rows 30 times, keep the best machine by their log-likelihood
-        and stop when 5 looks bring no better one.
+        and stop when 10 looks bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None

@@ -26,6 +26,7 @@ from skebm.estimators.rbm_drawing import log_partition_of
 from skebm.estimators.rbm_readers import CHUNK, RBMReaders
 from skebm.estimators.rbm_stream import Stream
 from skebm.estimators.rbm_training import RBMRun, split
+from skebm.estimators.rbm_verdict import warn_if_worse
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import RBMLikelihood
 from skebm.partition import Normalizer
@@ -92,6 +93,7 @@ class RBMDensity(RBMReaders):
         self._partition = self._find_partition(self._tensor(x))
         self._end_task("normalizer")
         self._finish(x, held_out)
+        self._judge(x)
         self._end_task("calibration")
         return self._end_tasks()
 
@@ -121,10 +123,7 @@ class RBMDensity(RBMReaders):
             self._fit_seed = getattr(self, "_fit_seed", None) or self._seed()
             known = getattr(self, "energy_", None)
             rbm = self._new_rbm(x) if known is None else known
-            objective = resolve(self.objective, RBM_OBJECTIVES)
-            self._stream = Stream(
-                rbm, objective, self.learning_rate, self._tensor(x), self._fit_seed
-            )
+            self._stream = self._new_stream(rbm, self._tensor(x))
         self._stream.update(self._tensor(x))
         self._settle(self._stream.model(), self._stream.state.chains)
         self._finish(x, np.arange(len(x)))
@@ -166,15 +165,24 @@ class RBMDensity(RBMReaders):
         rbm.build(x.shape[1], generator=make_generator(self._fit_seed))
         return rbm.to(self.device_)
 
+    def _new_run(self, rbm):
+        """Return a training of a built RBM."""
+        objective = resolve(self.objective, RBM_OBJECTIVES)
+        return RBMRun(rbm, objective, self.get_params(False), self._fit_seed)
+
+    def _new_stream(self, rbm, x):
+        """Return a training of an RBM that goes on as batches come, x the first."""
+        objective = resolve(self.objective, RBM_OBJECTIVES)
+        return Stream(rbm, objective, self.learning_rate, x, self._fit_seed)
+
     def _train(self, x):
         """Train on encoded rows; return the places of the held-out ones, or all."""
-        rbm, objective = self._new_rbm(x), resolve(self.objective, RBM_OBJECTIVES)
+        rbm = self._new_rbm(x)
         seen, held_out = np.arange(len(x)), np.arange(len(x))
         if self.early_stopping:
             seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
         rows = self._tensor(x)
-        run = RBMRun(rbm, objective, self.get_params(False), self._fit_seed)
-        history = run.fit(
+        history = self._new_run(rbm).fit(
             rows[torch.from_numpy(seen)],
             rows[torch.from_numpy(held_out)] if self.early_stopping else None,
             self._printer(rbm, rows) if self.verbose else None,
@@ -222,9 +230,16 @@ class RBMDensity(RBMReaders):
         self.intercept_visible_ = to_numpy(self.energy_.visible_bias)
         self._n_features_out = self.n_components
 
+    def _judge(self, x):
+        """Warn if independent columns are more likely than the trained machine."""
+        if self.log_partition_ is not None:
+            score = self._log_volume() - self._mean_energy - self.log_partition_
+            warn_if_worse(self.energy_, self._tensor(x), score, self.learning_rate)
+
     def _finish(self, x, held_out):
         """Calibrate, set the threshold and what explanations compare with."""
         training = self._measure(x)
+        self._mean_energy = float(training.mean())
         self.calibration_energy_ = np.sort(training[held_out])
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))

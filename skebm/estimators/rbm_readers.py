@@ -179,10 +179,13 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
 
     def _filled(self, rows, random_state=None):
         """Return encoded rows with missing entries at their expectations."""
-        return imputed(self.energy_, rows, self._seed(random_state or self._fit_seed))
+        source = self._fit_seed if random_state is None else random_state
+        return imputed(self.energy_, rows, self._seed(source))
 
     def _mean_hiddens(self, v):
-        """Return p(h = 1 | v) of complete encoded rows, shape (n, n_components)."""
+        """Return p(h = 1 | v) of complete encoded rows, or of a single one."""
+        if v.ndim == 1:
+            return self._mean_hiddens(v[None])[0]
         refuse_forked_process()
         with torch.inference_mode():
             hidden = in_chunks(
@@ -191,3 +194,8 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
                 self._tensor(v).double(),
             )
         return to_numpy(hidden[0])
+
+    def _sample_hiddens(self, v, rng):
+        """Return hidden bits of rows drawn by a RandomState: scikit-learn's method."""
+        p = self._mean_hiddens(v)
+        return rng.uniform(size=p.shape) < p

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skebm._torch import make_generator
-from skebm.trainer import Trainer
+from skebm.trainer import History, Trainer
 
 N_UPDATES = 40_000
 """Updates of a whole training."""
@@ -17,11 +17,14 @@ MOST_EPOCHS = 2000
 N_LOOKS = 30
 """Looks at held-out rows in a whole training."""
 
-PATIENCE = 5
+PATIENCE = 10
 """Looks without a better likelihood that end it."""
 
 MOMENTUM = 0.9
 """Decay of the running mean of the gradient."""
+
+FREE_HIDDEN = 100
+"""Hidden bits from which on the rate falls with their number."""
 
 N_POWER = 30
 """Steps of the power method."""
@@ -46,11 +49,12 @@ def epochs_for(n_rows, batch_size):
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
 
 
-def stable_rate(phi, generator):
+def stable_rate(phi, generator, n_hidden=1):
     """Return the learning rate that ``learning_rate="auto"`` means.
 
-    1 / l, at most 1, with l the largest eigenvalue of the covariance of the visible
-    statistics: along its eigenvector the likelihood is most curved in the weights.
+    min(1, 100 / n_hidden) / max(1, l), with l the largest eigenvalue of the covariance
+    of the visible statistics: along its eigenvector the likelihood is most curved in
+    the weights, and many hidden bits move along it together.
 
     Parameters
     ----------
@@ -58,6 +62,8 @@ def stable_rate(phi, generator):
         Statistics of training rows; missing ones are NaN.
     generator : Generator
         Source of the rows and the start, on their device.
+    n_hidden : int, default=1
+        Hidden bits.
 
     Returns
     -------
@@ -73,7 +79,7 @@ def stable_rate(phi, generator):
     for _ in range(N_POWER):
         u = z.T @ (z @ (u / u.norm().clamp(min=1e-30))) / len(z)
         largest = float(u.norm())
-    return 1 / max(1.0, largest)
+    return min(1.0, FREE_HIDDEN / n_hidden) / max(1.0, largest)
 
 
 class RBMRun:
@@ -109,8 +115,9 @@ class RBMRun:
             Steps along a running mean of the gradient, at a falling rate.
         """
         params, rate = self.params, self.params["learning_rate"]
+        schedule = "exponential" if rate == "auto" else "constant"
         if rate == "auto":
-            rate = stable_rate(phi, self.generator)
+            rate = stable_rate(phi, self.generator, self.rbm.n_hidden)
         n_epochs = params["n_iter"]
         if n_epochs == "auto":
             n_epochs = epochs_for(len(phi), params["batch_size"])
@@ -120,7 +127,7 @@ class RBMRun:
             learning_rate=float(rate),
             optimizer="momentum",
             betas=(MOMENTUM, 0.0),
-            schedule="exponential",
+            schedule=schedule,
             n_warmup_steps=0,
             clip_norm=math.inf,
             early_stopping=params["early_stopping"],
@@ -128,6 +135,9 @@ class RBMRun:
             valid_every=max(1, n_epochs // N_LOOKS),
             checkpoint=params["checkpoint"],
         )
+
+    def _leave_start(self):
+        """Move the weights off the model of independent columns, where that helps."""
 
     def fit(self, x, x_valid, on_epoch):
         """Train the RBM in place.
@@ -152,6 +162,10 @@ class RBMRun:
             phi = layer.statistics(x)
             missing = layer.over_statistics(x.isnan())
             trainer = self.trainer(phi.masked_fill(missing, torch.nan))
+        if trainer.max_iter == 0:
+            state = self.objective.init(self.rbm, x, generator=self.generator)
+            return History({}, 0, False, state)
+        self._leave_start()
         return trainer.run(
             self.rbm,
             self.objective,

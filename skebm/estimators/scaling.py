@@ -33,6 +33,31 @@ def location_and_scale(x):
     return location, np.where(view.varies.numpy(), scale, own)
 
 
+def column_location_and_scale(x):
+    """Return mean and standard deviation of each column by itself, NaN left out.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_features)
+        Rows of any size; NaN is missing, and every column has a value.
+
+    Returns
+    -------
+    location, scale : ndarray of shape (n_features,)
+        In float64; the scale of a constant column is its size, or 1 if that is 0 or
+        too small to divide by.
+    """
+    x = x.astype(np.float64)
+    tiny, eps = np.finfo(np.float64).tiny, np.finfo(np.float64).eps
+    size = np.maximum(np.nanmax(np.abs(x), 0), tiny)
+    mean, sd = np.nanmean(x / size, 0), np.nanstd(x / size, 0)
+    varies = (sd > 10 * eps * np.abs(mean)) & (size * sd > tiny)
+    middle = np.nanmedian(x / size, 0) * size
+    own = np.where(np.abs(middle) < tiny, 1.0, np.abs(middle))
+    location = np.where(varies, mean * size, middle)
+    return location, np.where(varies, size * sd, own)
+
+
 def scaled(x, location, scale):
     """Return (x - location) / scale, clipped to +-1e15.
 
@@ -81,7 +106,7 @@ def given_columns(given, names, location, scale):
     """
     places = {}
     for key, value in (given or {}).items():
-        places[_place(key, names, len(scale))] = float(value)
+        places[place_of(key, names, len(scale))] = float(value)
     if len(places) == len(scale) or not np.isfinite(list(places.values())).all():
         raise ValueError(
             f"Got given={given!r}, but expected finite values for some of the "
@@ -94,8 +119,28 @@ def given_columns(given, names, location, scale):
     return tuple(columns), tuple(float(z[j]) for j in columns), exact
 
 
-def _place(key, names, n_features):
-    """Return the place of a column given by name or place."""
+def place_of(key, names, n_features):
+    """Return the place of a column given by name or place.
+
+    Parameters
+    ----------
+    key : str or int
+        Name, or place from the front or the back.
+    names : ndarray of str or None
+        Names of the columns.
+    n_features : int
+        Number of columns.
+
+    Returns
+    -------
+    int
+        In [0, n_features).
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
     known = {} if names is None else {name: j for j, name in enumerate(names)}
     if key in known:
         return known[key]

@@ -72,8 +72,9 @@ class RBMLikelihood(Objective):
     -----
     Rows with NaN entries have these drawn by 5 Gibbs steps given the others. The
     held-out criterion is the negative log-likelihood, log Z by a sum over the smaller
-    layer or the higher of two annealed estimates, from ahead and back from the chains. Limits: persistent chains that stop mixing bias the gradient;
-    lower the learning rate, take more steps, or temper.
+    layer or the higher of two annealed estimates, from ahead and back from the chains.
+    Limits: persistent chains that stop mixing bias the gradient; lower the learning
+    rate, take more steps, or temper.
 
     References
     ----------

@@ -1,6 +1,8 @@
 """log Z: exact where it can be, else by importance, annealing or particles."""
 
 from skebm.partition.annealed import AIS
+from skebm.partition.boltzmann import AnnealedUnitGibbs, StateSum
+from skebm.partition.conditional_rbm import log_partition_given
 from skebm.partition.estimate import LogPartition, Normalizer, Particles, fit_base
 from skebm.partition.exact import Enumeration, Quadrature
 from skebm.partition.importance import ImportanceSampling
@@ -13,6 +15,7 @@ __all__ = [
     "AIS",
     "SMC",
     "AnnealedGibbs",
+    "AnnealedUnitGibbs",
     "Enumeration",
     "ImportanceSampling",
     "LayerSum",
@@ -20,7 +23,9 @@ __all__ = [
     "Normalizer",
     "Particles",
     "Quadrature",
+    "StateSum",
     "check_normalizable",
     "fit_base",
+    "log_partition_given",
     "pseudo_log_likelihood",
 ]

@@ -1,9 +1,9 @@
-"""sum_i log p(v_i | v without i): the pseudo-log-likelihood of an RBM of bits."""
+"""sum_i log p(v_i | v without i): the pseudo-log-likelihood of a machine of bits."""
 
 import torch
 from torch import Tensor
 
-from skebm.energies import RBM
+from skebm.energies import RBM, Boltzmann
 
 
 def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skebm.energies import RBM
+    >>> from skebm.energies import RBM, Boltzmann
     >>> from skebm.partition import pseudo_log_likelihood
     >>> with torch.no_grad():
     ...     found = pseudo_log_likelihood(RBM(3).build(2), torch.zeros(1, 2))
@@ -46,3 +46,22 @@ def pseudo_log_likelihood(rbm: RBM, v: Tensor) -> Tensor:
         rise = rise + rbm.visible_bias[i]
         total = total + on * rise - softplus(rise)
     return total
+
+
+def pseudo_log_likelihood_of_bits(machine: Boltzmann, v: Tensor) -> Tensor:
+    """Return sum_i log p(v_i | v without i) of a machine without hidden bits.
+
+    Parameters
+    ----------
+    machine : Boltzmann
+        Built, with ``n_hidden=0``.
+    v : Tensor of shape (n, d)
+        Rows in [0, 1]; v_i between counts as v_i of a one and 1 - v_i of a zero.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        In nats.
+    """
+    rise = torch.addmm(machine.bias, v, machine.matrix())
+    return (v * rise - torch.nn.functional.softplus(rise)).sum(1)

@@ -121,6 +121,28 @@ def marginal_energies(rbm: RBM, rows: Tensor, *, seed: int) -> Tensor:
     return torch.stack([_annealed(rbm, row, seed) for row in rows])
 
 
+def expected_statistics(rbm: RBM, rows: Tensor) -> Tensor:
+    """Return E[phi(v)] of rows given their observed entries, hidden bits summed out.
+
+    Parameters
+    ----------
+    rbm : RBM
+        Built, of at most 16 hidden bits.
+    rows : Tensor of shape (n, d)
+        Rows; NaN entries are summed over.
+
+    Returns
+    -------
+    Tensor of shape (n, n_statistics)
+        Expectations under p(h | observed entries); those of observed columns mean
+        nothing.
+    """
+    table = hidden_table(rbm)
+    mean = rbm.layer.mean(table.fields)
+    pieces = torch.split(rows, max(1, CHUNK_VALUES // len(table.h)))
+    return torch.cat([log_weights(rbm, p, table).softmax(1) @ mean for p in pieces])
+
+
 def _annealed(rbm: RBM, row: Tensor, seed: int) -> Tensor:
     """Return the marginal free energy of one row, shape ()."""
     missing = row.isnan()

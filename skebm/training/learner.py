@@ -19,7 +19,8 @@ STEPS_PER_LOOK = 32
 """Steps between looks at the loss where a look makes the host wait for the device."""
 
 LARGEST_GROWTH = 1e4
-"""An epoch whose mean loss is larger than its first loss by this factor diverged."""
+"""An epoch whose mean loss is larger by this factor than its first loss, or than the
+mean of the first epoch, diverged."""
 
 
 class Diverged(Exception):
@@ -94,7 +95,8 @@ class Learner:
                 steps.append(self._step(self.x.index_select(0, index), t, rate(t)))
                 if len(steps) % n_look == 0 or len(steps) == self.n_batches:
                     _refuse_non_finite(steps, n_look)
-        _refuse_growth(steps)
+        losses = torch.stack([numbers["loss"] for numbers in steps])
+        refuse_growth(float(losses[0]), float(losses.mean()))
         shares = [len(index) / n for index in batches]
         return _means(steps, shares) | {"learning_rate": rate(t)}
 
@@ -226,12 +228,16 @@ def _train_mode(module: nn.Module) -> None:
             part.eval()
 
 
-def _refuse_growth(steps: list[dict[str, Tensor]]) -> None:
-    """Raise `Diverged` if the loss of an epoch left the size it began with."""
-    losses = torch.stack([numbers["loss"] for numbers in steps])
-    first, last = float(losses[0]), float(losses.mean())
+def refuse_growth(first: float, last: float) -> None:
+    """Raise `Diverged` if a loss left the size that it began with.
+
+    Parameters
+    ----------
+    first, last : float
+        An earlier and a later loss.
+    """
     if last > LARGEST_GROWTH * (1 + abs(first)):
-        raise Diverged(f"the loss grew from {first:.3g} to {last:.3g} in one epoch")
+        raise Diverged(f"the loss grew from {first:.3g} to {last:.3g}")
 
 
 def _refuse_non_finite(steps: list[dict[str, Tensor]], n_new: int) -> None:

@@ -1,0 +1,196 @@
+"""log Z of a Boltzmann machine: all states in two halves, or annealing by Gibbs."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from skebm.energies import Boltzmann, Energy
+from skebm.partition._reference import check_at_least
+from skebm.partition._spread import N_ISLANDS
+from skebm.partition.estimate import LogPartition, Normalizer
+from skebm.partition.rbm import N_SETTLE, AnnealedGibbs
+from skebm.samplers import AnnealedUnits
+from skebm.samplers.state_law import law_of
+from skebm.samplers.unit_gibbs import with_hidden
+
+
+@dataclass
+class StateSum(Normalizer):
+    """The exact log Z of a Boltzmann machine, by a sum over all of its states.
+
+    Z = sum_s exp(s'Ls/2 + a's) over the 2^n states of visible and hidden bits, in
+    double precision.
+
+    Parameters
+    ----------
+    most_units : int, default=24
+        Refuse larger machines.
+
+    References
+    ----------
+    .. [1] Ackley, Hinton, Sejnowski (1985), A learning algorithm for Boltzmann
+       machines, Cognitive Science 9(1).
+
+    Examples
+    --------
+    >>> from skebm.energies import Boltzmann
+    >>> from skebm.partition import StateSum
+    >>> round(StateSum()(Boltzmann().build(3)).value, 1)  # about 3 log 2
+    2.1
+    """
+
+    most_units: int = 24
+
+    def __call__(
+        self,
+        energy: Energy,
+        *,
+        base: Energy | None = None,
+        generator: Generator | None = None,
+    ) -> LogPartition:
+        """Return the sum.
+
+        Parameters
+        ----------
+        energy : Boltzmann
+            Built.
+        base, generator : optional
+            Unused.
+
+        Returns
+        -------
+        LogPartition
+            The exact value.
+
+        Raises
+        ------
+        ValueError
+            If the machine has more than ``most_units`` units.
+        """
+        machine = checked_machine(energy)
+        if machine.n_units > self.most_units:
+            raise ValueError(
+                f"Got a Boltzmann machine of {machine.n_units} units, but StateSum "
+                f"sums over at most {self.most_units}. Use AnnealedUnitGibbs()."
+            )
+        value = float(law_of(machine).log_partition)
+        return LogPartition(value, (value, value), math.inf, repr(self))
+
+
+def checked_machine(energy: Energy) -> Boltzmann:
+    """Return an energy that is a Boltzmann machine; raise for any other."""
+    if not isinstance(energy, Boltzmann):
+        raise TypeError(
+            f"Got {type(energy).__name__}, but expected a Boltzmann. Use LayerSum() or "
+            "AnnealedGibbs() for an RBM, AIS() or SMC() for other energies."
+        )
+    return energy
+
+
+@dataclass
+class AnnealedUnitGibbs(AnnealedGibbs):
+    """Annealed importance sampling of a Boltzmann machine, from bits and back.
+
+    As `AnnealedGibbs`, with a sweep of single units at every place of the path
+    E_t(s) = -((1 - t) a_0 + t a)'s - t s'Ls/2 [1]_ over visible and hidden bits.
+
+    Parameters
+    ----------
+    n_chains : int, default=256
+        Chains each way, >= 32, rounded down to a multiple of 16.
+    n_temperatures : int, default=500
+        Places on the path, >= 1, evenly spread over t in (0, 1].
+    bracket : bool, default=True
+        Walk back too; else the value is the forward one.
+
+    References
+    ----------
+    .. [1] Neal (2001), Annealed importance sampling, Statistics and Computing 11(2).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.energies import Boltzmann
+    >>> from skebm.partition import AnnealedUnitGibbs, StateSum
+    >>> machine, g = Boltzmann().build(6), torch.Generator().manual_seed(0)
+    >>> estimate = AnnealedUnitGibbs(64, n_temperatures=50)(machine, generator=g)
+    >>> abs(estimate.value - StateSum()(machine).value) < 0.01
+    True
+    """
+
+    n_temperatures: int = 500
+
+    def both_ways(
+        self,
+        energy: Energy,
+        *,
+        base: Energy | None = None,
+        generator: Generator,
+        x: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return log weights, whose log mean exp is log Z: from bits and back.
+
+        Parameters
+        ----------
+        energy : Boltzmann
+            Built.
+        base : Energy or None, default=None
+            Unused: the path starts at the machine's ``start``.
+        generator : Generator
+            Source of randomness, on the energy's device.
+        x : Tensor of shape (n, n_features) or None, default=None
+            Rows of the data, where the way back starts.
+
+        Returns
+        -------
+        ahead : Tensor of shape (16, n_chains / 16)
+            log w of chains from the base, in islands that share nothing.
+        behind : Tensor of the same shape or None
+            Minus log w of chains from the energy: E[exp(-behind)] = 1 / Z.
+        """
+        check_at_least(self, "n_chains", 2 * N_ISLANDS)
+        check_at_least(self, "n_temperatures", 1)
+        machine = checked_machine(energy)
+        path = _Path(machine, generator)
+        n = self.n_chains // N_ISLANDS * N_ISLANDS
+        times = torch.linspace(0, 1, self.n_temperatures + 1).tolist()
+        with torch.no_grad():
+            s, ahead = path.walk(path.start(n), times)
+            if not self.bracket:
+                return ahead.view(N_ISLANDS, -1), None
+            if x is not None:
+                rows = torch.randint(len(x), (n,), generator=generator, device=s.device)
+                s = with_hidden(machine, x.to(s)[rows], generator=generator)
+            for _ in range(N_SETTLE):
+                s = path.units.move(s, generator=generator)
+            _, back = path.walk(s, times[::-1])
+        behind = 2 * path.log_start - back
+        return ahead.view(N_ISLANDS, -1), behind.view(N_ISLANDS, -1)
+
+
+class _Path:
+    """The way from independent bits to a Boltzmann machine."""
+
+    def __init__(self, machine: Boltzmann, generator: Generator) -> None:
+        self.units = AnnealedUnits(machine, machine.start)
+        self.generator = generator
+        softplus = torch.nn.functional.softplus
+        self.log_start = float(softplus(machine.start.double()).sum())
+
+    def start(self, n: int) -> Tensor:
+        """Return draws of the independent bits, shape (n, n_units)."""
+        bits = self.units.start.expand(n, -1)
+        return self.units.move(bits, 0.0, generator=self.generator)
+
+    def walk(self, s: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
+        """Return the ends of chains along ``times`` and log Z_0 + their log w."""
+        log_w = torch.full((len(s),), self.log_start, dtype=torch.float64)
+        log_w = log_w.to(s.device)
+        for now, then in itertools.pairwise(times):
+            log_w += (then - now) * self.units.slope(s).double()
+            if then > 0:
+                s = self.units.move(s, then, generator=self.generator)
+        return s, log_w
