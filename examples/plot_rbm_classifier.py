@@ -31,13 +31,14 @@ from skebm import RBMClassifier
 X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split(X / 16, y, test_size=1 / 3, random_state=0)
 
-# Fewer hidden bits and epochs than the defaults, to keep this page quick.
+# Fewer hidden bits and epochs than the defaults, to keep this page quick, and a larger
+# generative share, for the draws.
 models = {"logistic regression": LogisticRegression(max_iter=1000)}
 for training in ("discriminative", "hybrid", "generative"):
     models[training] = RBMClassifier(
         200,
         training=training,
-        generative_weight=0.05,
+        generative_weight=0.02,
         max_iter=150,
         random_state=0,
     )

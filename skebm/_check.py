@@ -235,14 +235,15 @@ def check_cells(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     ndarray of shape (n_samples, n_features)
         In the type of X, without infinities.
     """
-    X = validate_data(
-        estimator,
-        X,
-        reset=reset,
-        accept_sparse="csr",
-        dtype=None,
-        ensure_all_finite="allow-nan",
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        X = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=None,
+            ensure_all_finite="allow-nan",
+        )
     rows: np.ndarray = X.toarray() if issparse(X) else X
     return rows
 

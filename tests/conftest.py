@@ -61,6 +61,7 @@ TRAITS = {
     "discrete": lambda e: columns_of(e) != "real",
     "bits": lambda e: columns_of(e) == "bits",
     "unseen": lambda e: columns_of(e) != "codes",
+    "numbers": lambda e: type(e).__name__ != "CategoricalRBM",
     "complete": lambda e: not get_tags(e).input_tags.allow_nan,
     "missing": lambda e: get_tags(e).input_tags.allow_nan,
     "trained": lambda e: "learning_rate" in e.get_params(),
@@ -70,7 +71,8 @@ TRAITS = {
 """What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the
 public estimators that have all the traits it names. "table": fits rows, with or without
 labels; "missing": takes NaN for a missing entry; "unseen": takes values that no row of
-``fit`` had; "epochs": trained for ``n_iter``."""
+``fit`` had; "numbers": refuses text and values outside its domain (`CategoricalRBM` has
+tests of its own); "epochs": trained for ``n_iter``."""
 
 
 def public_estimators():

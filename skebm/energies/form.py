@@ -127,7 +127,7 @@ class QuadraticForm(NamedTuple):
         unit = self.size.rsqrt()
         factor, info = torch.linalg.cholesky_ex(unit[:, None] * self.precision * unit)
         # Precisions that cancel leave pivots of rounding size, of either sign.
-        least = 100 * len(unit) * torch.finfo(factor.dtype).eps
+        least = 1000 * len(unit) * torch.finfo(factor.dtype).eps
         if int(info) or not bool((factor.diagonal().square() > least).all()):
             raise NotNormalizableError(
                 "exp(-E) has no finite integral: the combined precision matrix must be "

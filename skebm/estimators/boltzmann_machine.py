@@ -138,9 +138,10 @@ class BoltzmannMachine(BitDensity):
     Notes
     -----
     Cost per update: 2^n_units multiplications where exact, else n_units^2 per chain.
-    Sparse X is made dense. Limits: pairs of columns alone, without hidden bits; beyond
-    20 units a sweep draws one unit after the other, which takes about 10 microseconds
-    per unit. `BernoulliRBM` has many hidden bits at less cost.
+    Sparse X is made dense. Limits: hidden bits can stay unused where the penalty holds
+    them, which ``BoltzmannLikelihood(weight_decay=0.0)`` does not; beyond 20 units a
+    sweep draws one unit after the other, at about 10 microseconds each. `BernoulliRBM`
+    has many hidden bits at less cost.
 
     References
     ----------

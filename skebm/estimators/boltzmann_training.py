@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from skebm._torch import make_generator
@@ -51,6 +52,33 @@ def pair_rate(x, generator):
         direction = z.T @ ((along - along.mean())[:, None] * z) / len(z)
         largest = float(direction.triu(1).norm())
     return 1 / max(1.0, largest)
+
+
+def layer_sizes(given):
+    """Return the hidden layers that ``hidden_layer_sizes`` means.
+
+    Parameters
+    ----------
+    given : int or sequence of int
+        Bits of the layers, from below.
+
+    Returns
+    -------
+    tuple of int
+        One number per layer.
+
+    Raises
+    ------
+    ValueError
+        If one is not an integer >= 1, or there is none.
+    """
+    sizes = np.atleast_1d(given)
+    if sizes.ndim != 1 or not np.issubdtype(sizes.dtype, np.integer) or min(sizes) < 1:
+        raise ValueError(
+            f"Got hidden_layer_sizes={given!r}, but expected one integer >= 1 for "
+            "every hidden layer, such as (128, 64)."
+        )
+    return tuple(sizes.tolist())
 
 
 def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, seed):

@@ -9,8 +9,8 @@ from skebm.estimators.rbm_training import PATIENCE, RBMRun, split
 from skebm.objectives import ClassLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
 
-LEARNING_RATE = 4e-3
-"""Largest rate of the steps that AdamW scales."""
+LEAST_RATE, MOST_RATE, PATH = 4e-3, 2e-2, 48.0
+"""Largest rate of the steps that AdamW scales: PATH over the updates, within bounds."""
 
 N_UPDATES = 12_000
 """Updates of a whole training."""
@@ -18,7 +18,7 @@ N_UPDATES = 12_000
 MOST_EPOCHS = 200
 """Epochs of a small table, which needs fewer updates."""
 
-LEAST_UPDATES = 2000
+LEAST_UPDATES = 1000
 """Updates of a tiny table, however many epochs that takes."""
 
 N_WARMUP = 500
@@ -75,10 +75,12 @@ def _trainer(params, n_rows):
     if n_epochs == "auto":
         most = max(MOST_EPOCHS, LEAST_UPDATES // n_batches)
         n_epochs = min(most, max(1, N_UPDATES // n_batches))
+    if rate == "auto":
+        rate = min(MOST_RATE, max(LEAST_RATE, PATH / (n_epochs * n_batches)))
     return Trainer(
         max_iter=n_epochs,
         batch_size=params["batch_size"],
-        learning_rate=LEARNING_RATE if rate == "auto" else float(rate),
+        learning_rate=float(rate),
         n_warmup_steps=N_WARMUP,
         clip_norm=math.inf,
         early_stopping=params["early_stopping"],

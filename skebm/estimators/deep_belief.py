@@ -2,7 +2,6 @@
 
 from numbers import Integral
 
-import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -11,7 +10,7 @@ from skebm._check import Interval, StrOptions
 from skebm._torch import bernoulli, make_generator, to_numpy
 from skebm.energies import DeepBelief
 from skebm.estimators.bit_density import BitDensity
-from skebm.estimators.boltzmann_training import trained
+from skebm.estimators.boltzmann_training import layer_sizes, trained
 from skebm.estimators.rbm_drawing import log_partition_of
 from skebm.estimators.rbm_training import epochs_for, stable_rate
 from skebm.objectives import DrawnRowsLikelihood, RBMLikelihood
@@ -206,7 +205,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
 
     def _train(self, rows, valid):
         """Train the RBMs from below, each on draws of the one below it."""
-        sizes = tuple(np.atleast_1d(self.hidden_layer_sizes).tolist())
+        sizes = layer_sizes(self.hidden_layer_sizes)
         generator = make_generator(self._fit_seed)
         network = DeepBelief(sizes).build(rows.shape[1], generator=generator)
         self.energy_, self.histories_ = network.to(self.device_), []

@@ -12,7 +12,7 @@ from skebm._check import Interval, StrOptions
 from skebm._torch import make_generator, to_numpy
 from skebm.energies import DeepBoltzmann
 from skebm.estimators.bit_density import BitDensity
-from skebm.estimators.boltzmann_training import trained
+from skebm.estimators.boltzmann_training import layer_sizes, trained
 from skebm.estimators.drawing import diagnosis
 from skebm.estimators.rbm_drawing import chains_of, imputed, log_partition_of
 from skebm.estimators.rbm_training import stable_rate
@@ -258,7 +258,7 @@ class DeepBoltzmannMachine(
 
     def _train(self, rows, valid):
         """Train all layers together."""
-        sizes = tuple(np.atleast_1d(self.hidden_layer_sizes).tolist())
+        sizes = layer_sizes(self.hidden_layer_sizes)
         machine, generator = DeepBoltzmann(sizes), make_generator(self._fit_seed)
         machine.build(rows.shape[1], generator=generator).to(self.device_).match(rows)
         objective = self.objective

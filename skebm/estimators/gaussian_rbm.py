@@ -1,7 +1,5 @@
 """E(v) = (v^2 / 2 - b v) / s^2 - sum_j log(1 + exp(c_j + W_j (v / s^2))): numbers."""
 
-import warnings
-
 import numpy as np
 
 from skebm._check import check_units
@@ -9,7 +7,11 @@ from skebm._torch import to_numpy
 from skebm.energies import GaussianUnits
 from skebm.estimators.kinds import LEAST_VARIANCE
 from skebm.estimators.rbm_tables import TableRBM
-from skebm.estimators.scaling import column_location_and_scale, scaled
+from skebm.estimators.scaling import (
+    column_location_and_scale,
+    scaled,
+    warn_of_denormals,
+)
 
 
 class GaussianRBM(TableRBM):
@@ -174,7 +176,7 @@ class GaussianRBM(TableRBM):
         rows = check_units(self, X, reset=reset)
         if reset:
             self.location_, self.scale_ = column_location_and_scale(rows)
-            warn_of_denormals(rows)
+            warn_of_denormals(rows, np.arange(rows.shape[1]))
         return scaled(rows, self.location_, self.scale_)
 
     def _decode(self, rows):
@@ -184,22 +186,3 @@ class GaussianRBM(TableRBM):
     def _log_scales(self):
         """Return the log of every column's scale, shape (n_features,)."""
         return np.log(self.scale_)
-
-
-def warn_of_denormals(rows):
-    """Warn about columns whose values vary too little for a float to divide by.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_samples, n_features)
-        Training rows; NaN is missing.
-    """
-    spread = np.nanmax(rows, 0) / 2.0 - np.nanmin(rows, 0) / 2.0
-    lost = np.flatnonzero((spread > 0) & (spread < np.finfo(np.float64).tiny / 2))
-    if len(lost):
-        warnings.warn(
-            f"Columns {lost.tolist()} of X vary by less than 2.3e-308 and are treated "
-            "as constant. Rescale them first.",
-            UserWarning,
-            stacklevel=2,
-        )

@@ -47,13 +47,14 @@ class RBMClassifier(ClassReaders):
         draws, and helps where labelled rows are few; less fits the labels more
         closely.
     learning_rate : float or "auto", default="auto"
-        Largest rate, > 0. "auto" is 0.004, with steps scaled by AdamW; in generative
-        training that of `BernoulliRBM`.
+        Largest rate, > 0, of steps that AdamW scales. "auto" is 48 over the number of
+        updates, between 0.004 and 0.02; in generative training that of
+        `BernoulliRBM`.
     batch_size : int, default=100
         Rows per update, >= 1.
     max_iter : int or "auto", default="auto"
         Epochs, >= 1. "auto": 12,000 updates or 200 epochs, whichever is less, but at
-        least 2,000 updates; in generative training those of `BernoulliRBM`.
+        least 1,000 updates; in generative training those of `BernoulliRBM`.
     dropout : float, default=0.2
         Share of the entries of a row, in [0, 1), hidden from the prediction while
         training; without effect in generative training.

@@ -5,7 +5,8 @@ import numpy as np
 from skebm._check import StrOptions
 from skebm.estimators.kinds import Cells, cells_of, units_of
 from skebm.estimators.rbm_tables import TableRBM
-from skebm.estimators.scaling import place_of
+from skebm.estimators.scaling import place_of, warn_of_denormals
+from skebm.exceptions import DataDomainError
 
 
 class KindRBM(TableRBM):
@@ -40,8 +41,20 @@ class KindRBM(TableRBM):
                 )
             self._columns = self._learn(cells)
             self._names = X.columns if hasattr(X, "iloc") else None
+            self._warn(cells)
         pairs = zip(self._columns, cells, strict=True)
-        return np.column_stack([c.encode(x, self.handle_unknown) for c, x in pairs])
+        try:
+            return np.column_stack([c.encode(x, self.handle_unknown) for c, x in pairs])
+        except DataDomainError as error:
+            raise DataDomainError(f"{type(self).__name__}: {error}") from None
+
+    def _warn(self, cells):
+        """Warn about real columns that vary by denormal numbers."""
+        kinds = [column.kind for column in self._columns]
+        places = np.flatnonzero(np.array(kinds) == "real")
+        if len(places):
+            rows = np.column_stack([cells[j].values for j in places]).astype(np.float64)
+            warn_of_denormals(rows, places)
 
     def _decode(self, rows):
         """Return rows of the units' values as rows like those of ``fit``."""

@@ -66,7 +66,8 @@ class TableRBM(RBMDensity):
 
     def _measure(self, rows):
         """Return E of encoded rows; log Z counts the scales of missing columns too."""
-        return super()._measure(rows) - np.isnan(rows) @ self._log_scales()
+        # No matrix product: its last bits depend on a row's neighbours.
+        return super()._measure(rows) - (np.isnan(rows) * self._log_scales()).sum(1)
 
     def _chosen_objective(self):
         """Return the objective; "auto" is exact up to 10 hidden bits, else PCD."""

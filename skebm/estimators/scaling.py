@@ -1,5 +1,7 @@
 """z = (x - location) / scale, without overflow, and back."""
 
+import warnings
+
 import numpy as np
 import torch
 
@@ -56,6 +58,27 @@ def column_location_and_scale(x):
     own = np.where(np.abs(middle) < tiny, 1.0, np.abs(middle))
     location = np.where(varies, mean * size, middle)
     return location, np.where(varies, size * sd, own)
+
+
+def warn_of_denormals(x, places):
+    """Warn about columns whose values vary too little for a float to divide by.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_columns)
+        Training rows; NaN is missing, and every column has a value.
+    places : ndarray of shape (n_columns,)
+        Where the columns are in the table.
+    """
+    spread = np.nanmax(x, 0) / 2.0 - np.nanmin(x, 0) / 2.0
+    lost = (spread > 0) & (spread < np.finfo(np.float64).tiny / 2)
+    if lost.any():
+        warnings.warn(
+            f"Columns {places[lost].tolist()} of X vary by less than 2.3e-308 and are "
+            "treated as constant. Rescale them first.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def scaled(x, location, scale):

@@ -191,11 +191,23 @@ def finite_differences(energy, x, step):
     return gradient
 
 
+# Their rows are bits or codes, so they have tests of their own.
+OF_BITS_AND_CODES = {
+    skebm.energies.Boltzmann,
+    skebm.energies.ClassRBM,
+    skebm.energies.DeepBelief,
+    skebm.energies.DeepBoltzmann,
+    skebm.energies.OrdinalRBM,
+    skebm.energies.RatedRows,
+}
+
+
 def test_public_energies_are_in_the_battery():
     public = [getattr(skebm.energies, name) for name in skebm.energies.__all__]
     energies = {value for value in public if issubclass(value, Energy)}
     energies = {energy for energy in energies if not inspect.isabstract(energy)}
-    assert {type(build()) for build in ENERGIES.values()} == energies
+    battery = {type(build()) for build in ENERGIES.values()}
+    assert battery == energies - OF_BITS_AND_CODES
 
 
 @pytest.mark.parametrize("n", [1, 9])

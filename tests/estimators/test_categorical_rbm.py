@@ -184,7 +184,9 @@ def test_none_is_missing(fitted, nothing):
 
 def test_unknown_categories(fitted):
     rbm, X = fitted
-    with pytest.raises(DataDomainError, match=r"Column 2 holds 9.*handle_unknown"):
+    with pytest.raises(
+        DataDomainError, match=r"CategoricalRBM: Column 2 holds 9.*handle_unknown"
+    ):
         rbm.score_samples([[0, 1, 9]])
     lenient = quick(handle_unknown="missing").fit(X)
     np.testing.assert_array_equal(

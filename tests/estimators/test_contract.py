@@ -114,6 +114,7 @@ def test_p_values_and_their_decisions(fitted, X, X_new):
 
 
 @densities
+@pytest.mark.estimators("numbers")
 def test_calibrate(fitted, X, X_new, table):
     estimator, clean = fitted(X), table(40)
     threshold = estimator.offset_

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from skebm import BernoulliRBM, DeepBoltzmannMachine
+from skebm import DeepBoltzmannMachine
 from skebm.exceptions import DataDomainError
 from skebm.objectives import DeepBoltzmannLikelihood
 from skebm.partition import AnnealedGibbs, Enumeration, LayerSum
@@ -26,7 +26,9 @@ def rows():
 
 @pytest.fixture(scope="module")
 def fitted(rows):
-    return DeepBoltzmannMachine((5, 4), n_iter=200, random_state=0).fit(rows)
+    return DeepBoltzmannMachine(
+        (5, 4), learning_rate=1.0, n_iter=200, random_state=0
+    ).fit(rows)
 
 
 def test_score_of_a_small_machine_is_exact_and_the_bound_is_below_it(fitted, rows):
@@ -41,7 +43,7 @@ def test_score_of_a_small_machine_is_exact_and_the_bound_is_below_it(fitted, row
 
 
 def test_stripes_are_learned(fitted, rows):
-    """Entropy of the law: 3 log 2 for the stripes, 6 h(.05) for the flips, less both."""
+    """Test rows are scored as by the law itself, counted from many rows."""
     test = stripes(2000, np.random.default_rng(1))
     v, counts = np.unique(
         stripes(200_000, np.random.default_rng(2)), axis=0, return_counts=True
@@ -53,7 +55,7 @@ def test_stripes_are_learned(fitted, rows):
 
 def test_annealing_is_within_a_tenth_of_a_nat(fitted, rows):
     annealed = DeepBoltzmannMachine(
-        (5, 4), n_iter=200, normalizer="annealing", random_state=0
+        (5, 4), learning_rate=1.0, n_iter=200, normalizer="annealing", random_state=0
     ).fit(rows)
     assert annealed.log_partition_ == pytest.approx(fitted.log_partition_, abs=0.1)
     low, high = annealed.log_partition_interval_
@@ -102,13 +104,14 @@ def test_weights_and_features_are_those_of_the_layers(fitted, rows):
     assert list(fitted.get_feature_names_out()) == [
         f"deepboltzmannmachine{i}" for i in range(4)
     ]
-    odd = 1 / (1 + np.exp(-rows @ fitted.coefs_[0] - fitted.intercepts_[1]))
-    assert features.std(0).max() > 0.05
-    assert odd.shape == (600, 5)
+    # The mean field is a fixed point of the conditionals.
+    (low, high), (_, middle, top) = fitted.coefs_, fitted.intercepts_
+    h1 = 1 / (1 + np.exp(-rows @ low - features @ high.T - middle))
+    np.testing.assert_allclose(1 / (1 + np.exp(-h1 @ high - top)), features, atol=1e-4)
 
 
-def test_chains_of_a_diagnosis_mix(fitted):
-    table = fitted.diagnose(50)
+def test_chains_of_a_diagnosis_mix(rows):
+    table = DeepBoltzmannMachine((5, 4), n_iter=20, random_state=0).fit(rows).diagnose()
     assert len(table) == 6 + 4 + 1
     assert table["rhat"].max() < 1.1
     assert table["mean"].iloc[:6].to_numpy() == pytest.approx([0.5] * 6, abs=0.1)
@@ -124,13 +127,6 @@ def test_any_number_of_layers(rows, sizes):
         1.0, abs=1e-5
     )
     assert fitted.sample(4).shape == (4, 6)
-
-
-def test_one_layer_is_an_rbm(rows):
-    """The same law, so the same likelihood as the machine of one hidden layer."""
-    deep = DeepBoltzmannMachine((5,), n_iter=300, random_state=0).fit(rows)
-    shallow = BernoulliRBM(5, n_iter=300, random_state=0).fit(rows)
-    assert deep.score(rows) == pytest.approx(shallow.score(rows), abs=0.1)
 
 
 def test_early_stopping_looks_at_the_bound(rows):

@@ -62,15 +62,28 @@ def test_learns_parity(table, training):
     assert 0 <= excess < 0.02
 
 
-def test_generative_training_reaches_the_entropy():
-    """The majority of three unequal bits, one label in ten flipped."""
+def majority():
+    """Return 4,000 rows and the majority of their bits, one label in ten flipped."""
     rng = np.random.default_rng(1)
     X = BITS[rng.choice(8, 4000, p=np.arange(1, 9) / 36)]
-    y = np.where((X.sum(1) > 1.5) ^ (rng.random(4000) < 0.1), "odd", "even")
+    return X, np.where((X.sum(1) > 1.5) ^ (rng.random(4000) < 0.1), "odd", "even")
+
+
+def test_generative_training_reaches_the_entropy():
+    X, y = majority()
     model = tiny(training="generative", learning_rate="auto", max_iter=150).fit(X, y)
     p, q = frequencies(X, y), joint_law(model)
     assert q.sum() == pytest.approx(1, abs=1e-5)
     assert 0 <= rel_entr(p, q).sum() < 0.02
+
+
+def test_hybrid_training_learns_the_rows_too():
+    X, y = majority()
+    p, params = frequencies(X, y), {"max_iter": 20, "dropout": 0.0}
+    both = tiny(generative_weight=0.5, **params).fit(X, y)
+    labels_only = tiny(training="discriminative", **params).fit(X, y)
+    assert rel_entr(p, joint_law(both)).sum() < 0.05
+    assert rel_entr(p, joint_law(labels_only)).sum() > 1
 
 
 def test_readers_agree_with_the_joint_law(fitted):

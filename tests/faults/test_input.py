@@ -106,6 +106,7 @@ def test_row_04_one_row_in_fit(estimator, X):
 
 @discrete
 @pytest.mark.parametrize("value", [-1.0, 1e30, -1e300])
+@pytest.mark.estimators("numbers")
 def test_row_07_a_value_outside_the_domain(estimator, X, readers, value):
     """Refused in `fit` and by every reader; a large value is never a normal one."""
     strict(estimator)
@@ -182,6 +183,7 @@ def test_row_14_empty_or_one_dimensional_with_a_wrapped_estimator(X):
 
 
 @tables
+@pytest.mark.estimators("numbers")
 def test_row_15_strings(estimator, fitted, X, readers):
     words, labels = X.astype(object), np.repeat(["up", "down"], len(X) // 2)
     words[4, 1] = "seven"

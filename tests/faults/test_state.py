@@ -166,6 +166,7 @@ def test_row_21_not_fitted_without_rows(estimator, X):
 
 
 @tables
+@pytest.mark.estimators("numbers")
 def test_row_21_not_fitted_after_a_failed_fit(estimator, X):
     labels = np.repeat(["up", "down"], [4, 5])
     for wrong in [X[:1], np.full((9, 3), np.nan), X[:9].astype(str) + "x"]:

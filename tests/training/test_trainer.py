@@ -443,6 +443,16 @@ def test_non_finite_gradient_is_a_divergence():
     assert same(weights(energy), weights(point()))
 
 
+def test_a_loss_that_grows_from_epoch_to_epoch_is_a_divergence():
+    """With one batch per epoch no epoch sees it grow."""
+    energy = point()
+    trainer = Trainer(max_iter=9, batch_size=1000, clip_norm=1e-30)
+    with pytest.raises(DivergenceError, match="the loss grew from"):
+        run(trainer, Scripted(lambda call, loss: 100.0**call * loss), energy)
+    steady = Scripted(lambda call, loss: 100.0 ** min(call, 2) * loss)
+    assert run(trainer, steady)[1].n_iter == 9
+
+
 def test_rare_looks_see_every_step():
     """Off the CPU many steps are looked at together."""
 
