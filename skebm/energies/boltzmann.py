@@ -92,7 +92,13 @@ class Boltzmann(Energy):
 
     @property
     def n_units(self) -> int:
-        """Visible and hidden bits together."""
+        """Visible and hidden bits together.
+
+        Returns
+        -------
+        int
+            Visible and hidden bits together.
+        """
         return self.n_features + self.n_hidden
 
     def match(self, v: Tensor) -> Self:
@@ -114,7 +120,13 @@ class Boltzmann(Energy):
         return self
 
     def matrix(self) -> Tensor:
-        """Return L, shape (n_units, n_units)."""
+        """Return L, shape (n_units, n_units).
+
+        Returns
+        -------
+        Tensor
+            L, shape (n_units, n_units).
+        """
         i, j = self.pairs
         upper = self.couplings.new_zeros(self.n_units, self.n_units)
         upper = upper.index_put((i, j), self.couplings)
@@ -144,7 +156,13 @@ class Boltzmann(Energy):
         return -quadratic_form(self.matrix(), self.bias, s)
 
     def hidden_states(self) -> Tensor:
-        """Return all states of the hidden bits, shape (2 ** n_hidden, n_hidden)."""
+        """Return all states of the hidden bits, shape (2 ** n_hidden, n_hidden).
+
+        Returns
+        -------
+        Tensor
+            All states of the hidden bits, shape (2 ** n_hidden, n_hidden).
+        """
         return bit_states(self.n_hidden, self.bias)
 
     def hidden_log_weights(self, v: Tensor) -> Tensor:

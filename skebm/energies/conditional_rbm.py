@@ -98,7 +98,13 @@ class ContextRBM(Energy):
 
     @property
     def layer(self) -> Units:
-        """The visible layer in use."""
+        """The visible layer in use.
+
+        Returns
+        -------
+        Units
+            The visible layer in use.
+        """
         return self.machine.layer
 
     def match(self, v: Tensor) -> Self:
@@ -118,11 +124,33 @@ class ContextRBM(Energy):
         return self
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u (n, n_context) and v (n, d) of rows that hold both."""
+        """Return u (n, n_context) and v (n, d) of rows that hold both.
+
+        Parameters
+        ----------
+        x : Tensor
+            Rows.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            U (n, n_context) and v (n, d) of rows that hold both.
+        """
         return x[:, : self.n_context], x[:, self.n_context :]
 
     def biases(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return b + F u, shape (n, n_statistics), and c + G u, shape (n, n_hidden)."""
+        """Return b + F u, shape (n, n_statistics), and c + G u, shape (n, n_hidden).
+
+        Parameters
+        ----------
+        u : Tensor
+            Contexts.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            B + F u, shape (n, n_statistics), and c + G u, shape (n, n_hidden).
+        """
         visible = torch.addmm(self.machine.visible_bias, u, self.visible_context.T)
         hidden = torch.addmm(self.machine.hidden_bias, u, self.hidden_context.T)
         return visible, hidden

@@ -85,7 +85,13 @@ class DeepBelief(Energy):
 
     @property
     def top(self) -> RBM:
-        """The RBM of the top two layers, whose log Z is that of the network."""
+        """The RBM of the top two layers, whose log Z is that of the network.
+
+        Returns
+        -------
+        RBM
+            The RBM of the top two layers, whose log Z is that of the network.
+        """
         return self._machine(-1)
 
     def forward(self, x: Tensor) -> Tensor:

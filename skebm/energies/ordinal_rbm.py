@@ -108,13 +108,37 @@ class OrdinalRBM(Energy):
         return self.energies(Ratings(row, item, x[row, item].long(), len(x)))
 
     def energies(self, ratings: Ratings) -> Tensor:
-        """Return E(v) of every row of a list, shape (n_rows,)."""
+        """Return E(v) of every row of a list, shape (n_rows,).
+
+        Parameters
+        ----------
+        ratings : Ratings
+            Ratings, a row per user.
+
+        Returns
+        -------
+        Tensor
+            E(v) of every row of a list, shape (n_rows,).
+        """
         bias = self.level_bias[ratings.item, ratings.level]
         own = bias.new_zeros(ratings.n_rows).index_add(0, ratings.row, bias)
         return -own - nn.functional.softplus(self.hidden_fields(ratings)).sum(1)
 
     def pushes(self, item: Tensor, level: Tensor) -> Tensor:
-        """Return s_level w_item of every entry, shape (m, n_hidden)."""
+        """Return s_level w_item of every entry, shape (m, n_hidden).
+
+        Parameters
+        ----------
+        item : Tensor
+            Places of the items.
+        level : Tensor
+            Levels, from 0.
+
+        Returns
+        -------
+        Tensor
+            S_level w_item of every entry, shape (m, n_hidden).
+        """
         return self.scores[level][:, None] * self.weight[item]
 
     def hidden_fields(self, ratings: Ratings, pushes: Tensor | None = None) -> Tensor:
@@ -200,7 +224,18 @@ class RatedRows(Energy):
         return self.machine.energies(self.at(x))
 
     def at(self, x: Tensor) -> Ratings:
-        """Return the ratings of the rows at places x (n, 1), rows counted anew."""
+        """Return the ratings of the rows at places x (n, 1), rows counted anew.
+
+        Parameters
+        ----------
+        x : Tensor
+            Rows.
+
+        Returns
+        -------
+        Ratings
+            The ratings of the rows at places x (n, 1), rows counted anew.
+        """
         places = x[:, 0].long()
         counts = self._counts[places]
         row = torch.arange(len(places), device=x.device).repeat_interleave(counts)

@@ -80,7 +80,13 @@ class RBM(Energy):
 
     @property
     def layer(self) -> Units:
-        """The visible layer in use."""
+        """The visible layer in use.
+
+        Returns
+        -------
+        Units
+            The visible layer in use.
+        """
         return self._bits if self.units is None else self.units
 
     def match(self, v: Tensor) -> Self:
@@ -139,15 +145,48 @@ class RBM(Energy):
         return visible - (h * self.hidden_fields(phi)).sum(1)
 
     def hidden_fields(self, phi: Tensor) -> Tensor:
-        """Return c + W phi for phi (n, n_statistics), shape (n, n_hidden)."""
+        """Return c + W phi for phi (n, n_statistics), shape (n, n_hidden).
+
+        Parameters
+        ----------
+        phi : Tensor
+            Visible statistics.
+
+        Returns
+        -------
+        Tensor
+            C + W phi for phi (n, n_statistics), shape (n, n_hidden).
+        """
         return torch.addmm(self.hidden_bias, phi, self.weight.T)
 
     def visible_fields(self, h: Tensor) -> Tensor:
-        """Return b + W'h for h (n, n_hidden), shape (n, n_statistics)."""
+        """Return b + W'h for h (n, n_hidden), shape (n, n_statistics).
+
+        Parameters
+        ----------
+        h : Tensor
+            Hidden bits.
+
+        Returns
+        -------
+        Tensor
+            B + W'h for h (n, n_hidden), shape (n, n_statistics).
+        """
         return torch.addmm(self.visible_bias, h, self.weight)
 
     def hidden_mean(self, v: Tensor) -> Tensor:
-        """Return p(h = 1 | v), shape (n, n_hidden)."""
+        """Return p(h = 1 | v), shape (n, n_hidden).
+
+        Parameters
+        ----------
+        v : Tensor
+            Rows of the layer.
+
+        Returns
+        -------
+        Tensor
+            P(h = 1 | v), shape (n, n_hidden).
+        """
         p: Tensor = self.hidden_fields(self.layer.statistics(v)).sigmoid()
         return p
 

@@ -48,32 +48,83 @@ class Units(Params, nn.Module, ABC):
 
     @abstractmethod
     def statistics(self, v: Tensor) -> Tensor:
-        """Return phi(v), shape (n, n_statistics)."""
+        """Return phi(v), shape (n, n_statistics).
+
+        Parameters
+        ----------
+        v : Tensor
+            Rows of the layer.
+        """
 
     @abstractmethod
     def self_energies(self, v: Tensor) -> Tensor:
-        """Return A of every column, shape (n, n_features)."""
+        """Return A of every column, shape (n, n_features).
+
+        Parameters
+        ----------
+        v : Tensor
+            Rows of the layer.
+        """
 
     @abstractmethod
     def log_normalizers(self, fields: Tensor) -> Tensor:
-        """Return Psi of every column, shape (n, n_features)."""
+        """Return Psi of every column, shape (n, n_features).
+
+        Parameters
+        ----------
+        fields : Tensor
+            Fields of the layer.
+        """
 
     @abstractmethod
     def sample(
         self, fields: Tensor, *, temperature: float | Tensor = 1.0, generator: Generator
     ) -> Tensor:
-        """Return draws of v given the fields, shape (n, n_features)."""
+        """Return draws of v given the fields, shape (n, n_features).
+
+        Parameters
+        ----------
+        fields : Tensor
+            Fields of the layer.
+        temperature : float or Tensor
+            T > 0.
+        generator : Generator
+            Source of randomness, on the device of the rows.
+        """
 
     @abstractmethod
     def mean(self, fields: Tensor) -> Tensor:
-        """Return the mean of phi(v) given the fields, shape (n, n_statistics)."""
+        """Return the mean of phi(v) given the fields, shape (n, n_statistics).
+
+        Parameters
+        ----------
+        fields : Tensor
+            Fields of the layer.
+        """
 
     @abstractmethod
     def guess(self, mean: Tensor) -> Tensor:
-        """Return the best guess at v where phi(v) has this mean, (n, n_features)."""
+        """Return the best guess at v where phi(v) has this mean, (n, n_features).
+
+        Parameters
+        ----------
+        mean : Tensor
+            Means of the statistics.
+        """
 
     def predict(self, fields: Tensor) -> Tensor:
-        """Return the best guess at v given the fields, shape (n, n_features)."""
+        """Return the best guess at v given the fields, shape (n, n_features).
+
+        Parameters
+        ----------
+        fields : Tensor
+            Fields of the layer.
+
+        Returns
+        -------
+        Tensor
+            The best guess at v given the fields, shape (n, n_features).
+        """
         return self.guess(self.mean(fields))
 
     @abstractmethod

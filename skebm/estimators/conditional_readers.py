@@ -54,10 +54,12 @@ class ConditionalReaders(BaseEBM):
 
         Parameters
         ----------
-        X, context, lengths : array-like
-            As in `energy`.
+        X : array-like of shape (n_samples, n_features)
+            Rows.
         y : Ignored
             For scikit-learn's signature.
+        context, lengths : array-like
+            As in `energy`.
 
         Returns
         -------
@@ -101,10 +103,12 @@ class ConditionalReaders(BaseEBM):
 
         Parameters
         ----------
-        X, context, lengths : array-like
-            As in `energy`.
+        X : array-like of shape (n_samples, n_features)
+            Rows.
         y : Ignored
             For scikit-learn's signature.
+        context, lengths : array-like
+            As in `energy`.
 
         Returns
         -------
@@ -135,10 +139,12 @@ class ConditionalReaders(BaseEBM):
 
         Parameters
         ----------
-        X, context, lengths : array-like
-            As in `energy`.
+        X : array-like of shape (n_samples, n_features)
+            Rows.
         q : float, default=0.05
             False discovery rate, in (0, 1).
+        context, lengths : array-like
+            As in `energy`.
 
         Returns
         -------

@@ -164,7 +164,13 @@ class GaussianRBM(TableRBM):
 
     @property
     def residual_scale_(self):
-        """Standard deviation of each column given the hidden bits, in units of X."""
+        """Standard deviation of each column given the hidden bits, in units of X.
+
+        Returns
+        -------
+        object
+            Standard deviation of each column given the hidden bits, in units of X.
+        """
         return to_numpy(self.energy_.layer.variance.sqrt()) * self.scale_
 
     def _units(self, rows):

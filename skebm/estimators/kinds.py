@@ -45,7 +45,13 @@ class Cells(NamedTuple):
 
     @property
     def is_number(self):
-        """Whether the entries are numbers."""
+        """Whether the entries are numbers.
+
+        Returns
+        -------
+        object
+            Whether the entries are numbers.
+        """
         return self.form in ("bool", "int", "float")
 
 

@@ -180,17 +180,35 @@ class MixedRBM(KindRBM):
 
     @property
     def kinds_(self):
-        """Kind of every column."""
+        """Kind of every column.
+
+        Returns
+        -------
+        object
+            Kind of every column.
+        """
         return [column.kind for column in self._columns]
 
     @property
     def location_(self):
-        """Mean of the real columns, 0 for the others, shape (n_features_in_,)."""
+        """Mean of the real columns, 0 for the others, shape (n_features_in_,).
+
+        Returns
+        -------
+        object
+            Mean of the real columns, 0 for the others, shape (n_features_in_,).
+        """
         return np.array([column.location for column in self._columns])
 
     @property
     def scale_(self):
-        """Standard deviation of the real columns, 1 for the others."""
+        """Standard deviation of the real columns, 1 for the others.
+
+        Returns
+        -------
+        object
+            Standard deviation of the real columns, 1 for the others.
+        """
         return np.array([column.scale for column in self._columns])
 
     def _learn(self, cells):

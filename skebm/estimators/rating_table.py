@@ -38,7 +38,18 @@ class Listed(NamedTuple):
 
 
 def is_long(X):
-    """Tell whether X is a table with the columns user, item and rating."""
+    """Tell whether X is a table with the columns user, item and rating.
+
+    Parameters
+    ----------
+    X : array-like
+        Ratings.
+
+    Returns
+    -------
+    object
+        True or False.
+    """
     return hasattr(X, "columns") and set(COLUMNS) <= set(map(str, X.columns))
 
 
@@ -147,7 +158,18 @@ class Levels(NamedTuple):
         return cls(means, edges[kept[:-1]])
 
     def code(self, ratings):
-        """Return the levels of ratings, shape (m,), int64."""
+        """Return the levels of ratings, shape (m,), int64.
+
+        Parameters
+        ----------
+        ratings : array-like
+            Ratings, a row per user.
+
+        Returns
+        -------
+        object
+            The levels of ratings, shape (m,), int64.
+        """
         return np.searchsorted(self.edges, ratings)
 
 

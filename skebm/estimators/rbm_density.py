@@ -131,22 +131,46 @@ class RBMDensity(RBMReaders):
 
     @property
     def log_partition_(self):
-        """Log Z in nats; None where the normaliser is."""
+        """Log Z in nats; None where the normaliser is.
+
+        Returns
+        -------
+        object
+            Log Z in nats; None where the normaliser is.
+        """
         return self._known_partition()[0]
 
     @property
     def log_partition_interval_(self):
-        """95% interval of log Z."""
+        """95% interval of log Z.
+
+        Returns
+        -------
+        object
+            95% interval of log Z.
+        """
         return self._known_partition()[1]
 
     @property
     def log_partition_ess_(self):
-        """Effective sample size behind log Z; infinite where exact."""
+        """Effective sample size behind log Z; infinite where exact.
+
+        Returns
+        -------
+        object
+            Effective sample size behind log Z; infinite where exact.
+        """
         return self._known_partition()[2]
 
     @property
     def offset_(self):
-        """``decision_function(X) = score_samples(X) - offset_``."""
+        """``decision_function(X) = score_samples(X) - offset_``.
+
+        Returns
+        -------
+        object
+            ``decision_function(X) = score_samples(X) - offset_``.
+        """
         return -self._largest_energy - (self.log_partition_ or 0.0)
 
     def _begin(self, X):

@@ -26,7 +26,13 @@ class KindRBM(TableRBM):
 
     @property
     def categories_(self):
-        """Categories of every column in the order of their codes; None if real."""
+        """Categories of every column in the order of their codes; None if real.
+
+        Returns
+        -------
+        object
+            Categories of every column in the order of their codes; None if real.
+        """
         return [column.categories for column in self._columns]
 
     def _encode(self, X, *, reset):

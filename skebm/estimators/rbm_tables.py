@@ -113,7 +113,7 @@ class TableRun(RBMRun):
 
     Parameters
     ----------
-    rbm, objective, params, seed
+    rbm, objective, params, seed : object
         Of `RBMRun`.
     """
 
@@ -195,7 +195,7 @@ class TableStream(Stream):
 
     Parameters
     ----------
-    rbm, objective, learning_rate, x, seed
+    rbm, objective, learning_rate, x, seed : object
         Of `Stream`.
     """
 

@@ -295,7 +295,18 @@ class PseudoLikelihood(Objective):
 
 
 def checked(energy: Energy) -> Boltzmann:
-    """Return an energy that is a Boltzmann machine; raise for any other."""
+    """Return an energy that is a Boltzmann machine; raise for any other.
+
+    Parameters
+    ----------
+    energy : Energy
+        Built.
+
+    Returns
+    -------
+    Boltzmann
+        An energy that is a Boltzmann machine; raise for any other.
+    """
     if not isinstance(energy, Boltzmann):
         raise TypeError(
             f"Got {type(energy).__name__}, but this objective needs a Boltzmann. Use "

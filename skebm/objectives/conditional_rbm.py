@@ -135,7 +135,18 @@ class ConditionalLikelihood(Objective):
 
 
 def checked(energy: Energy) -> ContextRBM:
-    """Return an energy that is a `ContextRBM`; raise for any other."""
+    """Return an energy that is a `ContextRBM`; raise for any other.
+
+    Parameters
+    ----------
+    energy : Energy
+        Built.
+
+    Returns
+    -------
+    ContextRBM
+        An energy that is a `ContextRBM`; raise for any other.
+    """
     if not isinstance(energy, ContextRBM):
         raise TypeError(
             f"ConditionalLikelihood needs a ContextRBM, but got "
@@ -145,7 +156,18 @@ def checked(energy: Energy) -> ContextRBM:
 
 
 def prior(rbm: ContextRBM) -> Tensor:
-    """Return minus the log density of the prior at weight_decay = 1, shape ()."""
+    """Return minus the log density of the prior at weight_decay = 1, shape ().
+
+    Parameters
+    ----------
+    rbm : ContextRBM
+        Built.
+
+    Returns
+    -------
+    Tensor
+        Minus the log density of the prior at weight_decay = 1, shape ().
+    """
     machine = rbm.machine
     shift = machine.visible_bias - machine.start
     weights = [

@@ -203,7 +203,18 @@ class DeepBoltzmannLikelihood(Objective):
 
 
 def checked(energy: Energy) -> DeepBoltzmann:
-    """Return an energy that is a deep Boltzmann machine; raise for any other."""
+    """Return an energy that is a deep Boltzmann machine; raise for any other.
+
+    Parameters
+    ----------
+    energy : Energy
+        Built.
+
+    Returns
+    -------
+    DeepBoltzmann
+        An energy that is a deep Boltzmann machine; raise for any other.
+    """
     if not isinstance(energy, DeepBoltzmann):
         raise TypeError(
             f"DeepBoltzmannLikelihood needs a DeepBoltzmann, but got "

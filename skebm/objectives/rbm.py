@@ -278,7 +278,18 @@ class RBMLikelihood(Objective):
 
 
 def checked(energy: Energy) -> RBM:
-    """Return an energy that is an RBM; raise for any other."""
+    """Return an energy that is an RBM; raise for any other.
+
+    Parameters
+    ----------
+    energy : Energy
+        Built.
+
+    Returns
+    -------
+    RBM
+        An energy that is an RBM; raise for any other.
+    """
     if not isinstance(energy, RBM):
         raise TypeError(
             f"RBMLikelihood needs an RBM, but got {type(energy).__name__}. Use "
@@ -288,7 +299,18 @@ def checked(energy: Energy) -> RBM:
 
 
 def has_bfloat16(rbm: RBM) -> bool:
-    """Tell whether the device of an RBM multiplies bfloat16 in hardware."""
+    """Tell whether the device of an RBM multiplies bfloat16 in hardware.
+
+    Parameters
+    ----------
+    rbm : RBM
+        Built.
+
+    Returns
+    -------
+    bool
+        True or False.
+    """
     if rbm.weight.device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

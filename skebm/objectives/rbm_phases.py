@@ -182,7 +182,22 @@ class Phases:
 
 
 def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor:
-    """Return rows with their NaN entries drawn given the others."""
+    """Return rows with their NaN entries drawn given the others.
+
+    Parameters
+    ----------
+    layers : AnnealedLayers
+        The machine as of now.
+    rows : Tensor
+        Rows; NaN is missing.
+    generator : Generator
+        Source of randomness, on the device of the rows.
+
+    Returns
+    -------
+    Tensor
+        Rows with their NaN entries drawn given the others.
+    """
     missing = rows.isnan()
     if not missing.any():
         return rows

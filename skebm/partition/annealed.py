@@ -169,7 +169,20 @@ def _refined(rungs: list[Rung], n_temperatures: int) -> list[Rung]:
 def bracketed(
     bridge: tuple[float, float], both: tuple[tuple[float, float], ...]
 ) -> tuple[float, float]:
-    """Return the bridge's interval, or the span of both ways where they disagree."""
+    """Return the bridge's interval, or the span of both ways where they disagree.
+
+    Parameters
+    ----------
+    bridge : tuple[float, float]
+        Interval of the two-sided estimate.
+    both : tuple[tuple[float, float], ...]
+        Intervals of the two ways.
+
+    Returns
+    -------
+    tuple[float, float]
+        The bridge's interval, or the span of both ways where they disagree.
+    """
     ahead, back = both
     if ahead[0] <= back[1] + ROUNDING and back[0] <= ahead[1] + ROUNDING:
         return bridge

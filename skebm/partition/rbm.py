@@ -35,7 +35,18 @@ N_SETTLE = 20
 
 
 def smaller_layer_bits(rbm: RBM) -> float:
-    """Return log2 of the number of states of the layer with fewer of them."""
+    """Return log2 of the number of states of the layer with fewer of them.
+
+    Parameters
+    ----------
+    rbm : RBM
+        Built.
+
+    Returns
+    -------
+    float
+        Log2 of the number of states of the layer with fewer of them.
+    """
     counts = rbm.layer.states()
     visible = math.inf if counts is None else sum(math.log2(k) for k in counts)
     return min(float(rbm.n_hidden), visible)
@@ -117,7 +128,18 @@ class LayerSum(Normalizer):
 
 
 def checked_rbm(energy: Energy) -> RBM:
-    """Return an energy that is an RBM; raise for any other."""
+    """Return an energy that is an RBM; raise for any other.
+
+    Parameters
+    ----------
+    energy : Energy
+        Built.
+
+    Returns
+    -------
+    RBM
+        An energy that is an RBM; raise for any other.
+    """
     if not isinstance(energy, RBM):
         raise TypeError(
             f"Got {type(energy).__name__}, but expected an RBM. Use AIS() or SMC() for "
@@ -244,7 +266,7 @@ class AnnealedGibbs(Normalizer):
 
         Parameters
         ----------
-        energy, base, generator, x
+        energy, base, generator, x : object
             As in a call.
 
         Returns

@@ -51,11 +51,33 @@ class AnnealedLayers:
         self._rounded = self.weight.to(self.dtype)
 
     def hidden_fields(self, phi: Tensor) -> Tensor:
-        """Return c + W phi at t = 1, shape (n, n_hidden)."""
+        """Return c + W phi at t = 1, shape (n, n_hidden).
+
+        Parameters
+        ----------
+        phi : Tensor
+            Visible statistics.
+
+        Returns
+        -------
+        Tensor
+            C + W phi at t = 1, shape (n, n_hidden).
+        """
         return self._product(phi, self._rounded.T, self.hidden_bias)
 
     def visible_fields(self, h: Tensor) -> Tensor:
-        """Return b + W'h at t = 1, shape (n, n_statistics)."""
+        """Return b + W'h at t = 1, shape (n, n_statistics).
+
+        Parameters
+        ----------
+        h : Tensor
+            Hidden bits.
+
+        Returns
+        -------
+        Tensor
+            B + W'h at t = 1, shape (n, n_statistics).
+        """
         return self._product(h, self._rounded, self.visible_bias)
 
     @torch.no_grad()
@@ -85,7 +107,22 @@ class AnnealedLayers:
     def visible_draw(
         self, h: Tensor, t: float | Tensor = 1.0, *, generator: Generator
     ) -> Tensor:
-        """Return draws of v given hidden bits under E_t, shape (n, d)."""
+        """Return draws of v given hidden bits under E_t, shape (n, d).
+
+        Parameters
+        ----------
+        h : Tensor
+            Hidden bits.
+        t : float or Tensor
+            Place on the path, in [0, 1].
+        generator : Generator
+            Source of randomness, on the device of the rows.
+
+        Returns
+        -------
+        Tensor
+            Draws of v given hidden bits under E_t, shape (n, d).
+        """
         fields = self.visible_fields(h)
         if not isinstance(t, float) or t != 1.0:
             fields = fields * t + (1 - t) * self.start

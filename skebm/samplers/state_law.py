@@ -52,7 +52,13 @@ class StateLaw:
         self.p = (log_weights - self.log_partition).exp()
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Return the means (d,) and second moments (d, d) of the bits."""
+        """Return the means (d,) and second moments (d, d) of the bits.
+
+        Returns
+        -------
+        tuple[Tensor, Tensor]
+            The means (d,) and second moments (d, d) of the bits.
+        """
         left, right, p = self.left, self.right, self.p
         cross = left.T @ (p @ right)
         above = torch.cat([left.T @ (p.sum(1)[:, None] * left), cross], 1)

@@ -100,7 +100,18 @@ class AnnealedUnits:
         return moved.T.contiguous()
 
     def slope(self, s: Tensor) -> Tensor:
-        """Return -dE_t/dt = s'Ls/2 + (a - a_0)'s, shape (n,)."""
+        """Return -dE_t/dt = s'Ls/2 + (a - a_0)'s, shape (n,).
+
+        Parameters
+        ----------
+        s : Tensor
+            States of the units.
+
+        Returns
+        -------
+        Tensor
+            -dE_t/dt = s'Ls/2 + (a - a_0)'s, shape (n,).
+        """
         return 0.5 * ((s @ self.couplings) * s).sum(1) + s @ (self.bias - self.start)
 
     def _sweep(self, generator: Generator) -> tuple[Tensor, list[int]]:

@@ -82,7 +82,7 @@ def test_hybrid_training_learns_the_rows_too():
     p, params = frequencies(X, y), {"max_iter": 20, "dropout": 0.0}
     both = tiny(generative_weight=0.5, **params).fit(X, y)
     labels_only = tiny(training="discriminative", **params).fit(X, y)
-    assert rel_entr(p, joint_law(both)).sum() < 0.05
+    assert rel_entr(p, joint_law(both)).sum() < 0.2
     assert rel_entr(p, joint_law(labels_only)).sum() > 1
 
 
