@@ -66,6 +66,7 @@ TRAITS = {
     "missing": lambda e: get_tags(e).input_tags.allow_nan,
     "trained": lambda e: "learning_rate" in e.get_params(),
     "epochs": lambda e: "n_iter" in e.get_params(),
+    "resumes": lambda e: "checkpoint" in e.get_params(),
     "streams": lambda e: hasattr(e, "partial_fit"),
 }
 """What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the

@@ -8,6 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.callback import with_callbacks
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._check import Interval, StrOptions, check_units, fit_context, refuse_few
@@ -19,6 +20,7 @@ from skebm._torch import (
     to_numpy,
 )
 from skebm.base import BaseEBM
+from skebm.energies import BernoulliUnits
 from skebm.estimators.rbm_training import split
 from skebm.estimators.scaling import given_columns
 from skebm.exceptions import DataDomainError, InterruptedFitWarning
@@ -55,7 +57,10 @@ class BitDensity(BaseEBM):
 
     @abstractmethod
     def _train(self, rows, valid):
-        """Train on rows (n, d), look at held-out ones or None; set ``energy_``."""
+        """Train ``energy_`` on rows (n, d), look at held-out ones or None.
+
+        Return whether Ctrl-C ended the training.
+        """
 
     @abstractmethod
     def _find_partition(self, rows, generator):
@@ -93,12 +98,19 @@ class BitDensity(BaseEBM):
             seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
         rows = self._tensor(x).float()
         valid = rows[torch.from_numpy(held_out)] if self.early_stopping else None
-        self._train(rows[torch.from_numpy(seen)], valid)
+        if self._train(rows[torch.from_numpy(seen)], valid):
+            warnings.warn(
+                f"fit was interrupted: the machine is that of epoch {self.n_iter_}. "
+                "Fit again for the whole training, or lower n_iter.",
+                InterruptedFitWarning,
+                stacklevel=4,
+            )
         self.energy_ = self.energy_.double().requires_grad_(False).eval()
         self._end_task("training")
         self._normalize(rows)
         self._end_task("normalizer")
         training = self._measure(x)
+        self._warn_if_worse(rows, training)
         self.calibration_energy_ = np.sort(training[held_out])
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
@@ -148,15 +160,25 @@ class BitDensity(BaseEBM):
         self.log_partition_ess_ = found.ess
 
     def _keep(self, history):
-        """Take the numbers of a training run; warn if it was interrupted."""
+        """Take the numbers of a training run; return whether it was interrupted."""
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
-        if history.interrupted:
+        return history.interrupted
+
+    def _warn_if_worse(self, rows, energy):
+        """Warn if independent columns are clearly more likely than the machine."""
+        if self.log_partition_ is None:
+            return
+        fields = BernoulliUnits().base_fields(rows).double()
+        log_p = rows.double() @ fields - torch.nn.functional.softplus(fields).sum()
+        usual, score = float(log_p.mean()), -energy.mean() - self.log_partition_
+        if score < usual - max(1.0, 0.1 * abs(usual)):
             warnings.warn(
-                f"fit was interrupted: the machine is that of epoch {history.n_iter}. "
-                "Fit again for the whole training, or lower n_iter.",
-                InterruptedFitWarning,
-                stacklevel=6,
+                f"The training rows have {score:.6g} nats, less than with independent "
+                f"columns ({usual:.6g}): training diverged, or its chains do not mix. "
+                f"Lower learning_rate (got {self.learning_rate!r}).",
+                ConvergenceWarning,
+                stacklevel=5,
             )
 
     def _printer(self):

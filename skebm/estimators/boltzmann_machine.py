@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral
+from os import PathLike
 
 import numpy as np
 import torch
@@ -85,6 +86,9 @@ class BoltzmannMachine(BitDensity):
         bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
+    checkpoint : str, path or None, default=None
+        File to write to during training. A fit with the same data and parameters goes
+        on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -130,6 +134,8 @@ class BoltzmannMachine(BitDensity):
 
     Warns
     -----
+    ConvergenceWarning
+        If the training rows are less likely than with independent columns.
     InterruptedFitWarning
         If Ctrl-C ends training: the last whole epoch is kept and ``fit`` finished.
     PartitionWarning
@@ -160,6 +166,7 @@ class BoltzmannMachine(BitDensity):
 
     _parameter_constraints: dict = {
         **BitDensity._parameter_constraints,
+        "checkpoint": [str, PathLike, None],
         "n_components": [Interval(Integral, 0, MOST_HIDDEN, closed="both")],
         "batch_size": [
             Interval(Integral, 1, None, closed="left"),
@@ -186,6 +193,7 @@ class BoltzmannMachine(BitDensity):
         normalizer="auto",
         early_stopping=False,
         validation_fraction=0.1,
+        checkpoint=None,
         contamination="auto",
         device="auto",
     ):
@@ -200,6 +208,7 @@ class BoltzmannMachine(BitDensity):
         self.normalizer = normalizer
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.checkpoint = checkpoint
         self.contamination = contamination
         self.device = device
 
@@ -300,7 +309,7 @@ class BoltzmannMachine(BitDensity):
         objective = self._chosen_objective(machine)
         has_chains = getattr(objective, "chains", "exact") == "persistent"
         rate, batch_size, n_epochs = self._settings(rows, has_chains)
-        self._keep(
+        interrupted = self._keep(
             trained(
                 machine,
                 objective,
@@ -315,6 +324,7 @@ class BoltzmannMachine(BitDensity):
         )
         self.energy_ = machine
         self._describe()
+        return interrupted
 
     def _chosen_objective(self, machine):
         """Return a fresh objective for a built machine."""

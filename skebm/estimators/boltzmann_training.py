@@ -122,6 +122,7 @@ def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, 
         early_stopping=params["early_stopping"],
         n_iter_no_change=PATIENCE,
         valid_every=max(1, n_epochs // N_LOOKS),
+        checkpoint=params.get("checkpoint"),
     )
     generator = make_generator(seed, x.device)
     return trainer.run(

@@ -80,16 +80,16 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         Biases of the generating directions: those of the visible units of every RBM,
         then those of the hidden units of the top one.
     histories_ : list of dict of str to ndarray
-        Of every layer: one number per epoch.
+        Of every layer that was trained: one number per epoch.
     energy_ : DeepBelief
         The network as an energy, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
         Sorted energies of the held-out rows, or of the training rows where none were
         held out: then `calibrate` with fresh rows makes p-values exact.
     history_ : dict of str to ndarray
-        That of the top layer.
+        That of the last layer that was trained.
     n_iter_ : int
-        Epochs run for the top layer.
+        Epochs run for that layer.
     log_partition_, log_partition_interval_, log_partition_ess_ : float, tuple, float
         log Z of the top RBM in nats, its 95% interval, its effective sample size.
     offset_ : float
@@ -114,7 +114,9 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
     -----
     InterruptedFitWarning
         If Ctrl-C ends the training of a layer: its last whole epoch is kept, and the
-        layers above are trained.
+        layers above stay as they start.
+    ConvergenceWarning
+        If the training rows are less likely than with independent columns.
     PartitionWarning
         If the two annealed estimates of log Z disagree.
 
@@ -209,10 +211,12 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         generator = make_generator(self._fit_seed)
         network = DeepBelief(sizes).build(rows.shape[1], generator=generator)
         self.energy_, self.histories_ = network.to(self.device_), []
+        interrupted = False
         for i, rbm in enumerate(network.machines):
             self._start(i, rows)
-            self._train_layer(i, rows, valid)
-            self.histories_.append(self.history_)
+            if not interrupted:
+                interrupted = self._train_layer(i, rows, valid)
+                self.histories_.append(self.history_)
             rows = self._above(i, rbm, rows)
             valid = None if valid is None else self._above(i, rbm, valid)
         self._n_features_out = sizes[-1]
@@ -220,6 +224,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         self.coefs_ = [to_numpy(rbm.weight.T) for rbm in machines]
         biases = [rbm.visible_bias for rbm in machines]
         self.intercepts_ = [to_numpy(b) for b in [*biases, machines[-1].hidden_bias]]
+        return interrupted
 
     def _start(self, i, rows):
         """Give an RBM the biases of its rows; turn the one below it upside down."""
@@ -234,7 +239,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
                 rbm.hidden_bias[:n] = below.visible_bias[:n]
 
     def _train_layer(self, i, rows, valid):
-        """Train the i-th RBM on rows of probabilities."""
+        """Train the i-th RBM on rows; return whether Ctrl-C ended it."""
         kind = DrawnRowsLikelihood if i else RBMLikelihood
         rate, n_epochs, seed = self.learning_rate, self.n_iter, self._fit_seed + i
         if rate == "auto":
@@ -242,7 +247,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
             rate *= UPPER_SPEED if i else 1.0
         if n_epochs == "auto":
             n_epochs = max(1, epochs_for(len(rows), self.batch_size) // 4)
-        self._keep(
+        return self._keep(
             trained(
                 self.energy_.machines[i],
                 kind(chains=CHAINS[self.objective]),

@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral
+from os import PathLike
 
 import numpy as np
 import torch
@@ -68,6 +69,9 @@ class DeepBoltzmannMachine(
         when 10 looks bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
+    checkpoint : str, path or None, default=None
+        File to write to during training. A fit with the same data and parameters goes
+        on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -113,6 +117,8 @@ class DeepBoltzmannMachine(
 
     Warns
     -----
+    ConvergenceWarning
+        If the training rows are less likely than with independent columns.
     InterruptedFitWarning
         If Ctrl-C ends training: the last whole epoch is kept and ``fit`` finished.
     PartitionWarning
@@ -144,6 +150,7 @@ class DeepBoltzmannMachine(
 
     _parameter_constraints: dict = {
         **BitDensity._parameter_constraints,
+        "checkpoint": [str, PathLike, None],
         "hidden_layer_sizes": [
             "array-like",
             Interval(Integral, 1, None, closed="left"),
@@ -165,6 +172,7 @@ class DeepBoltzmannMachine(
         normalizer="auto",
         early_stopping=False,
         validation_fraction=0.1,
+        checkpoint=None,
         contamination="auto",
         device="auto",
     ):
@@ -179,6 +187,7 @@ class DeepBoltzmannMachine(
         self.normalizer = normalizer
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.checkpoint = checkpoint
         self.contamination = contamination
         self.device = device
 
@@ -271,7 +280,7 @@ class DeepBoltzmannMachine(
         if n_epochs == "auto":
             n_updates = math.ceil(len(rows) / self.batch_size)
             n_epochs = min(MOST_EPOCHS, max(1, N_UPDATES // n_updates))
-        self._keep(
+        interrupted = self._keep(
             trained(
                 machine,
                 objective,
@@ -288,6 +297,7 @@ class DeepBoltzmannMachine(
         self.coefs_ = [to_numpy(weight.T) for weight in machine.weights]
         self.intercepts_ = [to_numpy(bias) for bias in machine.biases]
         self.is_bound_ = not machine.is_exact
+        return interrupted
 
     def _find_partition(self, rows, generator):
         """Return log Z of the two halves of the layers as an RBM."""

@@ -320,7 +320,7 @@ def test_row_25_ctrl_c_keeps_the_last_whole_epoch(
     )
 
 
-@in_epochs
+@pytest.mark.estimators("density", "epochs", "resumes")
 def test_row_26_a_killed_fit_goes_on_from_its_checkpoint(
     monkeypatch, estimator, X, tmp_path
 ):

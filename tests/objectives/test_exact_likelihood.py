@@ -4,9 +4,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from skebm.energies import RBM, GaussianUnits
 from skebm.objectives import ExactLikelihood
 from skebm.partition import LayerSum
-from tests.energies.machines import WIDTHS, generator, law, listed, machine, table_of
+from tests.energies.machines import (
+    WIDTHS,
+    generator,
+    law,
+    listed,
+    machine,
+    randomized,
+    table_of,
+)
 
 NAN = float("nan")
 
@@ -38,6 +47,17 @@ def test_gradient_is_that_of_the_enumerated_likelihood(kind):
     loss, found = gradients(rbm, x, weight_decay=0.0)
     assert_close(loss.value, expected_loss.detach(), rtol=0, atol=1e-6)
     assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert_close(gradient, expected[name], rtol=0, atol=1e-6)
+
+
+def test_gradient_with_a_floor_on_the_variance():
+    """s^2 = floor + exp(log_variance): the floor takes a part of the slope away."""
+    rbm = randomized(RBM(4, GaussianUnits(least_variance=0.4)).build(1), 0.6)
+    x = table_of(rbm, 30)
+    assert float(rbm.layer.variance) > 0.4
+    _, expected = autograd(rbm, x, "gaussian")
+    _, found = gradients(rbm, x, weight_decay=0.0)
     for name, gradient in found.items():
         assert_close(gradient, expected[name], rtol=0, atol=1e-6)
 
