@@ -37,6 +37,19 @@ class StateLaw:
         log Z, in float64.
     p : Tensor of shape (2 ** (d // 2), 2 ** (d - d // 2))
         Probabilities of the states, left halves in rows.
+
+    References
+    ----------
+    .. [1] Ackley, Hinton, Sejnowski (1985), A learning algorithm for Boltzmann
+       machines, Cognitive Science 9(1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skebm.samplers import StateLaw
+    >>> law = StateLaw(torch.zeros(2, 2), torch.zeros(2))
+    >>> round(law.log_partition.item(), 4)  # 2 log 2
+    1.3863
     """
 
     def __init__(self, couplings: Tensor, bias: Tensor) -> None:
