@@ -191,9 +191,9 @@ def _set_gradients(
     fields = rbm.visible_fields(h)
     own = list(layer.parameters())
     if own:
-        with torch.enable_grad():
-            psi = layer.log_normalizers(table.fields).sum(1)
-            models = torch.autograd.grad(p @ psi, own)
+        with torch.inference_mode(False), torch.enable_grad():
+            psi = layer.log_normalizers(table.fields.clone()).sum(1)
+            models = torch.autograd.grad(p.clone() @ psi, own)
         data = layer.gradients(batch, fields)
         for parameter, positive, negative in zip(own, data, models, strict=True):
             parameter.grad = negative - positive

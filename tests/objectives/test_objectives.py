@@ -12,25 +12,38 @@ import skebm.objectives
 import skebm.samplers
 from skebm.energies import (
     RBM,
+    Boltzmann,
+    ClassRBM,
     ContextRBM,
+    DeepBoltzmann,
     Frozen,
     Gaussians,
     GaussianUnits,
+    OrdinalRBM,
     Quadratic,
+    RatedRows,
+    Ratings,
     Tilted,
 )
 from skebm.energies.denoiser import NoisyMLP
 from skebm.energies.networks import MLP
 from skebm.objectives import (
     Adversarial,
+    BoltzmannLikelihood,
+    ClassLikelihood,
     ConditionalLikelihood,
     ContrastiveDivergence,
+    DeepBoltzmannLikelihood,
     DenoisingScoreMatching,
+    DrawnRowsLikelihood,
+    ExactLikelihood,
     Margin,
     MaximumLikelihood,
     MultiNoiseScoreMatching,
     NoiseContrastive,
+    PseudoLikelihood,
     RankingNoiseContrastive,
+    RatingLikelihood,
     RBMLikelihood,
     Regularized,
     ScoreMatching,
@@ -40,16 +53,24 @@ from skebm.samplers import MALA, ULA
 
 OBJECTIVES = {
     "adversarial": Adversarial(n_layers=2, n_hidden=8),
+    "boltzmann": BoltzmannLikelihood(),
+    "boltzmann_chains": BoltzmannLikelihood("persistent", n_chains=20),
+    "classes": ClassLikelihood(generative_weight=0.3),
     "conditional": ConditionalLikelihood(),
     "contrastive_divergence": ContrastiveDivergence(n_steps=2, energy_penalty=0.1),
     "persistent": ContrastiveDivergence(persistent=True, n_replay=50, reinit=0.5),
     "unadjusted": ContrastiveDivergence(sampler=ULA(step_size=0.02)),
+    "deep_boltzmann": DeepBoltzmannLikelihood(n_chains=20),
     "denoising": DenoisingScoreMatching(sigma=0.3),
+    "drawn_rows": DrawnRowsLikelihood(n_chains=20),
+    "exact": ExactLikelihood(),
     "margin": Margin(margin=2.0),
     "maximum_likelihood": MaximumLikelihood(n_steps=3),
     "multi_noise": MultiNoiseScoreMatching((0.1, 0.5, 1.0), level_weight=1.0),
     "noise_contrastive": NoiseContrastive(ratio=2),
+    "pseudo": PseudoLikelihood(),
     "ranking": RankingNoiseContrastive(n_noise=20),
+    "ratings": RatingLikelihood(),
     "rbm": RBMLikelihood(n_chains=20),
     "rbm_data": RBMLikelihood(chains="data", n_steps=2, centered=False),
     "rbm_tempered": RBMLikelihood(chains="tempered", n_chains=9, sparsity_target=0.1),
@@ -64,8 +85,34 @@ NO_CRITERION = {
     "persistent",
     "unadjusted",
 }
-NO_DRAWS = {"score_matching"}
-SETS_GRADIENTS = {"rbm", "rbm_data", "rbm_tempered"}
+NO_DRAWS = {"boltzmann", "exact", "pseudo", "score_matching"}
+ENERGIES = {
+    "boltzmann": Boltzmann(1),
+    "boltzmann_chains": Boltzmann(1),
+    "classes": ClassRBM(4, 2),
+    "conditional": ContextRBM(1, 4, GaussianUnits()),
+    "deep_boltzmann": DeepBoltzmann((4, 2)),
+    "drawn_rows": RBM(4),
+    "exact": RBM(4, GaussianUnits()),
+    "multi_noise": NoisyMLP(hidden=(8,)),
+    "pseudo": Boltzmann(),
+    "ratings": OrdinalRBM(n_hidden=4),
+    "rbm": RBM(4, GaussianUnits()),
+    "rbm_data": RBM(4, GaussianUnits()),
+    "rbm_tempered": RBM(4, GaussianUnits()),
+}
+SETS_GRADIENTS = {
+    "boltzmann",
+    "boltzmann_chains",
+    "classes",
+    "deep_boltzmann",
+    "drawn_rows",
+    "exact",
+    "rbm",
+    "rbm_data",
+    "rbm_tempered",
+}
+BITS = {"boltzmann", "boltzmann_chains", "classes", "deep_boltzmann", "pseudo"}
 
 
 @pytest.fixture(params=sorted(OBJECTIVES))
@@ -81,13 +128,22 @@ def table(n=40, dtype=torch.float64, seed=0):
     return torch.randn(n, 3, generator=generator(seed), dtype=dtype)
 
 
+def rows_of(name, dtype=torch.float64, seed=0):
+    x = table(dtype=dtype, seed=seed)
+    if name == "ratings":
+        return torch.arange(20, dtype=dtype)[:, None]
+    if name == "drawn_rows":
+        return x.sigmoid()
+    return (x > 0).to(dtype) if name in BITS else x
+
+
 def network(name, dtype=torch.float64):
-    kind = NoisyMLP(hidden=(8,)) if name == "multi_noise" else MLP(hidden=(8,))
-    if name in SETS_GRADIENTS:
-        kind = RBM(4, GaussianUnits())
-    if name == "conditional":
-        kind = ContextRBM(1, 4, GaussianUnits())
-    return kind.build(3, generator=generator()).to(dtype)
+    kind = ENERGIES.get(name, MLP(hidden=(8,)))
+    energy = kind.build(3, generator=generator()).to(dtype)
+    if name != "ratings":
+        return energy
+    entries = torch.arange(60)
+    return RatedRows(energy, Ratings(entries // 3, entries % 3, entries % 5, 20))
 
 
 def loss_and_gradients(name, x, energy=None, seed=5):
@@ -109,7 +165,7 @@ def test_public_objectives_are_in_the_battery():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_finite_number_with_finite_gradients(name, dtype):
-    loss, gradients = loss_and_gradients(name, table(dtype=dtype))
+    loss, gradients = loss_and_gradients(name, rows_of(name, dtype))
     assert loss.value.shape == ()
     assert loss.value.dtype == dtype
     assert loss.value.isfinite()
@@ -119,7 +175,7 @@ def test_one_finite_number_with_finite_gradients(name, dtype):
 
 
 def test_metrics_are_detached_numbers(name):
-    loss, _ = loss_and_gradients(name, table())
+    loss, _ = loss_and_gradients(name, rows_of(name))
     for value in loss.metrics.values():
         assert value.shape == ()
         assert value.isfinite()
@@ -128,14 +184,21 @@ def test_metrics_are_detached_numbers(name):
 
 def test_randomness_comes_from_the_generator_alone(name):
     before = torch.get_rng_state()
-    values = [loss_and_gradients(name, table(), seed=s)[0].value for s in (5, 5, 6)]
-    assert torch.equal(values[0], values[1])
-    assert torch.equal(values[0], values[2]) == (name in NO_DRAWS)
+    first, again, other = (
+        torch.cat(
+            [loss.value.detach().ravel(), *(g.ravel() for g in found if g is not None)]
+        )
+        for loss, found in (
+            loss_and_gradients(name, rows_of(name), seed=s) for s in (5, 5, 6)
+        )
+    )
+    assert torch.equal(first, again)
+    assert torch.equal(first, other) == (name in NO_DRAWS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_call_leaves_rows_and_gradients_alone(name):
-    objective, energy, x = OBJECTIVES[name], network(name), table()
+    objective, energy, x = OBJECTIVES[name], network(name), rows_of(name)
     before = x.clone()
     state = objective.init(energy, x, generator=generator())
     objective(energy, x, state, generator=generator())
@@ -147,7 +210,7 @@ def test_call_leaves_rows_and_gradients_alone(name):
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 def test_evaluation_changes_nothing_and_works_without_gradients(name, off):
-    objective, energy, x = OBJECTIVES[name], network(name), table()
+    objective, energy, x = OBJECTIVES[name], network(name), rows_of(name)
     state = objective.init(energy, x, generator=generator()).eval()
     kept = {k: v.clone() for k, v in state.state_dict().items()}
     weights = {k: v.clone() for k, v in energy.state_dict().items()}
@@ -160,9 +223,9 @@ def test_evaluation_changes_nothing_and_works_without_gradients(name, off):
 
 
 def test_state_is_saved_and_restored_by_its_tensors(name):
-    objective, energy, x = OBJECTIVES[name], network(name), table()
+    objective, energy, x = OBJECTIVES[name], network(name), rows_of(name)
     state = objective.init(energy, x, generator=generator())
-    other = objective.init(energy, 3 + table(seed=9), generator=generator(9))
+    other = objective.init(energy, rows_of(name, seed=9), generator=generator(9))
     objective(energy, x, state, generator=generator())
     other.load_state_dict(state.state_dict())
     again = pickle.loads(pickle.dumps(state))
@@ -211,12 +274,12 @@ def test_criterion_is_what_measures_the_energy(name):
 
 
 def test_device_agrees_with_cpu(name, device):
-    x = table().to(device)
+    x = rows_of(name).to(device)
     loss, _ = loss_and_gradients(name, x, network(name).to(device))
     assert loss.value.device.type == device
     assert loss.value.isfinite()
     if name in NO_DRAWS:
-        expected = loss_and_gradients(name, table())[0].value
+        expected = loss_and_gradients(name, rows_of(name))[0].value
         assert_close(loss.value.cpu(), expected, rtol=1e-6, atol=1e-6)
 
 

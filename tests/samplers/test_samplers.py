@@ -55,7 +55,8 @@ SAMPLERS = {
 }
 EXACT = sorted(set(SAMPLERS) - {"ula"})
 REFERENCES = {"Sampler", "ChainState", "StepInfo", "Chains", "Minima"}
-OF_MACHINES = {"AnnealedLayers", "BlockGibbs"}
+OF_MACHINES = {"AnnealedLayers", "AnnealedUnits", "BlockGibbs", "StateLaw", "UnitGibbs"}
+"""In test_gibbs.py and test_unit_gibbs.py: their rows are bits or codes."""
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
