@@ -20,11 +20,11 @@ N_LOOKS = 30
 PATIENCE = 10
 """Looks without a better likelihood that end it."""
 
-MOMENTUM = 0.9
+MOMENTUM = 0.5
 """Decay of the running mean of the gradient."""
 
-FREE_HIDDEN = 100
-"""Hidden bits from which on the rate falls with their number."""
+HALVING = 64
+"""Hidden bits that halve the rate."""
 
 N_POWER = 30
 """Steps of the power method."""
@@ -52,7 +52,7 @@ def epochs_for(n_rows, batch_size):
 def stable_rate(phi, generator, n_hidden=1):
     """Return the learning rate that ``learning_rate="auto"`` means.
 
-    min(1, 100 / n_hidden) / max(1, l), with l the largest eigenvalue of the covariance
+    2 / (1 + n_hidden / 64) / max(1, l), with l the largest eigenvalue of the covariance
     of the visible statistics: along its eigenvector the likelihood is most curved in
     the weights, and many hidden bits move along it together.
 
@@ -68,7 +68,7 @@ def stable_rate(phi, generator, n_hidden=1):
     Returns
     -------
     float
-        In (0, 1].
+        In (0, 2).
     """
     if len(phi) > N_POWER_ROWS:
         order = torch.randperm(len(phi), generator=generator, device=phi.device)
@@ -79,7 +79,7 @@ def stable_rate(phi, generator, n_hidden=1):
     for _ in range(N_POWER):
         u = z.T @ (z @ (u / u.norm().clamp(min=1e-30))) / len(z)
         largest = float(u.norm())
-    return min(1.0, FREE_HIDDEN / n_hidden) / max(1.0, largest)
+    return 2 / (1 + n_hidden / HALVING) / max(1.0, largest)
 
 
 class RBMRun:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from skebm._torch import bernoulli
 from skebm.energies import Boltzmann, Energy
+from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
 from skebm.partition import AnnealedUnitGibbs
 from skebm.partition.pseudo import pseudo_log_likelihood_of_bits
@@ -19,9 +20,6 @@ CHAINS = "exact", "persistent"
 
 PROBE = 8
 """Rows of a batch on which the loss is read: it trains nothing."""
-
-OFFSET_RATE = 0.01
-"""Share of a batch in the moving means that centre the gradient."""
 
 SPREAD_FLOOR = 0.1
 """Floor on the mean square of the weights in the adaptive penalty."""
@@ -154,7 +152,7 @@ class BoltzmannLikelihood(Objective):
             offset = torch.zeros_like(data.mean)
             if self.centered:
                 if state.training:
-                    state.offset.lerp_(data.mean, OFFSET_RATE)
+                    follow(state.offset, data.mean)
                 offset = state.offset
             set_gradients(machine, data, model, offset)
             assert machine.couplings.grad is not None

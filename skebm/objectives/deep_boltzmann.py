@@ -11,7 +11,8 @@ from torch import Generator, Tensor, nn
 from skebm._torch import bernoulli
 from skebm.energies import DeepBoltzmann, Energy
 from skebm.energies.deep_boltzmann import Halves
-from skebm.objectives.boltzmann import OFFSET_RATE, PROBE, SPREAD_FLOOR, refuse
+from skebm.objectives.boltzmann import PROBE, SPREAD_FLOOR, refuse
+from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
 from skebm.partition import AnnealedGibbs, LayerSum
 from skebm.partition.rbm import MOST_BITS, smaller_layer_bits
@@ -186,8 +187,8 @@ class DeepBoltzmannLikelihood(Objective):
         if not self.centered:
             return [torch.zeros_like(bias) for bias in machine.biases]
         if state.training:
-            state.even_offset.lerp_(data.even.mean(0), OFFSET_RATE)
-            state.odd_offset.lerp_(data.odd.mean(0), OFFSET_RATE)
+            follow(state.even_offset, data.even.mean(0))
+            follow(state.odd_offset, data.odd.mean(0))
         halves = Halves(state.even_offset[None], state.odd_offset[None])
         return [offset[0] for offset in machine.layers(halves)]
 

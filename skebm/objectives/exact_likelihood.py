@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies import RBM, Energy
+from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
-from skebm.objectives.rbm import OFFSET_RATE, checked
+from skebm.objectives.rbm import checked
 from skebm.samplers.annealing import AnnealedLayers
 from skebm.samplers.clamped import MOST_HIDDEN, Table, draw_missing, hidden_table
 
@@ -180,8 +181,8 @@ def _set_gradients(
     phi, phi_model = layer.statistics(batch), layer.mean(table.fields)
     h = rbm.hidden_fields(phi).sigmoid_()
     if state.training:
-        state.visible_offset.lerp_(phi.mean(0), OFFSET_RATE)
-        state.hidden_offset.lerp_(h.mean(0), OFFSET_RATE)
+        follow(state.visible_offset, phi.mean(0))
+        follow(state.hidden_offset, h.mean(0))
     u, m = state.visible_offset, state.hidden_offset
     expected = (p[:, None] * (table.h - m)).T @ (phi_model - u)
     weight = expected - (h - m).T @ (phi - u) / len(batch)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from skebm._torch import bernoulli
 from skebm.energies import RBM, Energy
+from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
 from skebm.objectives.rbm_phases import GibbsState, Offsets, Phases, filled
 from skebm.partition import AnnealedGibbs, LayerSum
@@ -20,9 +21,6 @@ CHAINS = "persistent", "data", "tempered"
 
 N_JUDGES = 128
 """Annealed chains each way behind a held-out likelihood."""
-
-OFFSET_RATE = 0.01
-"""Share of a batch in the moving means that centre the gradient."""
 
 SPREAD_FLOOR = 0.1
 """Floor on the mean square of the weights in the adaptive penalty."""
@@ -222,8 +220,8 @@ class RBMLikelihood(Objective):
         if not self.centered:
             return Offsets(torch.zeros_like(phi[0]), torch.zeros_like(h[0]))
         if state.training:
-            state.visible_offset.lerp_(phi.mean(0), OFFSET_RATE)
-            state.hidden_offset.lerp_(h.mean(0), OFFSET_RATE)
+            follow(state.visible_offset, phi.mean(0))
+            follow(state.hidden_offset, h.mean(0))
         return Offsets(state.visible_offset, state.hidden_offset)
 
     def _sparse(self, h: Tensor) -> Tensor:

@@ -682,3 +682,14 @@ def test_other_energies_are_refused():
         objective.init(energy, bits(4), generator=generator())
     with pytest.raises(TypeError, match="needs an RBM"):
         objective(energy, bits(4), state, generator=generator())
+
+
+def test_offsets_of_constant_columns_end_at_zero():
+    """A moving mean that falls for ever is denormal one day: products turn slow."""
+    rbm, x = RBM(4).build(3, generator=generator()), torch.tensor([[0.0, 0.0, 1.0]] * 8)
+    objective = RBMLikelihood(n_chains=8)
+    state = objective.init(rbm, x, generator=generator())
+    state.visible_offset.fill_(1.5e-30)
+    for _ in range(60):
+        objective(rbm, x, state, generator=generator())
+    assert state.visible_offset[:2].tolist() == [0.0, 0.0]
