@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm._params import Params
-from skebm._torch import bernoulli, normal_like
+from skebm._torch import bernoulli, normal_like, probabilities
 
 
 class Units(Params, nn.Module, ABC):
@@ -228,7 +228,9 @@ class BernoulliUnits(Units):
         self, fields: Tensor, *, temperature: float | Tensor = 1.0, generator: Generator
     ) -> Tensor:
         """Return bits, shape (n, d)."""
-        return bernoulli((fields / temperature).sigmoid(), generator)
+        if not isinstance(temperature, float) or temperature != 1.0:
+            fields = fields / temperature
+        return bernoulli(probabilities(fields.clone()), generator)
 
     def mean(self, fields: Tensor) -> Tensor:
         """Return the probabilities of a one, shape (n, d)."""

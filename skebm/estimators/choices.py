@@ -64,7 +64,7 @@ NORMALIZERS = {
 RBM_OBJECTIVES = {
     "pcd": RBMLikelihood(),
     "cd": RBMLikelihood(chains="data"),
-    "tempered": RBMLikelihood(chains="tempered"),
+    "tempered": RBMLikelihood(chains="tempered", n_chains=20),
 }
 CONDITIONAL_OBJECTIVES = {
     "auto": ConditionalLikelihood(),

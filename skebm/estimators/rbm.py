@@ -35,7 +35,7 @@ class BernoulliRBM(RBMDensity):
         A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at one
         over the largest eigenvalue of the covariance of the columns, at most 1, times
         100 / n_components beyond 100 of them, and falls to a hundredth.
-    batch_size : int, default=100
+    batch_size : int, default=50
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
         Epochs, >= 0. "auto": 40,000 updates, at most 2,000 epochs.
@@ -119,7 +119,7 @@ class BernoulliRBM(RBMDensity):
     `score_samples` (exactly up to 16 hidden bits, else annealed at about 0.05 s a row)
     and filled by `impute`. Sparse X is made dense. Limits: images and other columns
     that are not bits at heart need `GaussianRBM` or features; chains that stop mixing
-    bias the gradient, which ``objective="tempered"`` mends at ten times the cost.
+    bias the gradient, which ``objective="tempered"`` mends at twice the cost.
 
     References
     ----------
@@ -152,7 +152,7 @@ class BernoulliRBM(RBMDensity):
         n_components=256,
         *,
         learning_rate="auto",
-        batch_size=100,
+        batch_size=50,
         n_iter="auto",
         verbose=0,
         random_state=None,

@@ -8,7 +8,7 @@ import torch
 from skebm._torch import make_generator
 from skebm.trainer import History, Trainer
 
-N_UPDATES = 40_000
+N_UPDATES = 30_000
 """Updates of a whole training."""
 
 MOST_EPOCHS = 2000
@@ -24,7 +24,7 @@ MOMENTUM = 0.5
 """Decay of the running mean of the gradient."""
 
 HALVING = 64
-"""Hidden bits that halve the rate."""
+"""Hidden bits that halve the rate, and so do as many columns."""
 
 N_POWER = 30
 """Steps of the power method."""
@@ -44,7 +44,7 @@ def epochs_for(n_rows, batch_size):
     Returns
     -------
     int
-        For 40,000 updates, at most 2,000.
+        For 30,000 updates, at most 2,000.
     """
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
 
@@ -52,9 +52,10 @@ def epochs_for(n_rows, batch_size):
 def stable_rate(phi, generator, n_hidden=1):
     """Return the learning rate that ``learning_rate="auto"`` means.
 
-    2 / (1 + n_hidden / 64) / max(1, l), with l the largest eigenvalue of the covariance
-    of the visible statistics: along its eigenvector the likelihood is most curved in
-    the weights, and many hidden bits move along it together.
+    2.5 / (1 + min(n_hidden, n_statistics) / 64) / max(1, l), with l the largest
+    eigenvalue of the covariance of the visible statistics: along its eigenvector the
+    likelihood is most curved in the weights, and many hidden bits move along it
+    together.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ def stable_rate(phi, generator, n_hidden=1):
     Returns
     -------
     float
-        In (0, 2).
+        In (0, 2.5).
     """
     if len(phi) > N_POWER_ROWS:
         order = torch.randperm(len(phi), generator=generator, device=phi.device)
@@ -79,7 +80,7 @@ def stable_rate(phi, generator, n_hidden=1):
     for _ in range(N_POWER):
         u = z.T @ (z @ (u / u.norm().clamp(min=1e-30))) / len(z)
         largest = float(u.norm())
-    return 2 / (1 + n_hidden / HALVING) / max(1.0, largest)
+    return 2.5 / (1 + min(n_hidden, phi.shape[1]) / HALVING) / max(1.0, largest)
 
 
 class RBMRun:

@@ -1,6 +1,6 @@
 """Moving means that centre a gradient."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 OFFSET_RATE = 0.01
 """Share of a batch in the moving means."""
@@ -19,5 +19,4 @@ def follow(offset: Tensor, mean: Tensor) -> None:
     mean : Tensor of shape (d,)
         Of the batch.
     """
-    offset.lerp_(mean, OFFSET_RATE)
-    offset.masked_fill_(offset.abs() < TINY, 0.0)
+    offset.lerp_(mean, OFFSET_RATE).copy_(nn.functional.hardshrink(offset, TINY))

@@ -19,11 +19,17 @@ from skebm.samplers.ladder import ladder_step
 
 CHAINS = "persistent", "data", "tempered"
 
-N_JUDGES = 128
-"""Annealed chains each way behind a held-out likelihood."""
+N_JUDGES = 32
+"""Annealed chains each way behind a held-out likelihood: few and long are surer."""
+
+N_JUDGE_PLACES = 1200
+"""Places on their path."""
 
 SPREAD_FLOOR = 0.1
 """Floor on the mean square of the weights in the adaptive penalty."""
+
+LEAST_ROWS = 100
+"""Fewer rows count as this many in the adaptive penalty, which would overshoot."""
 
 LARGE_PRODUCT = 2e7
 """Multiplications per product from which bfloat16 pays."""
@@ -55,9 +61,9 @@ class RBMLikelihood(Objective):
     centered : bool, default=True
         Whether to centre.
     weight_decay : "auto" or float, default="auto"
-        Factor, >= 0, on |W|^2 / 2 per row. "auto" is 1 / (n (mean W^2 + 0.1)): the
-        weights are normal with a variance that is learned, so that few rows mean small
-        weights and many leave them free.
+        Factor, >= 0, on |W|^2 / 2 per row. "auto" is 1 / (n (mean W^2 + 0.1)), n
+        at least 100: the weights are normal with a variance that is learned, so that
+        few rows mean small weights and many leave them free.
     sparsity_target : float or None, default=None
         Wanted mean of the hidden bits, in (0, 1).
     sparsity_cost : float, default=0.1
@@ -141,11 +147,11 @@ class RBMLikelihood(Objective):
             phases = Phases(layers, batch, ends[:n_model])
             self._keep(state, ends, phases.h[1], generator)
             offsets = self._offsets(state, phases.phi[0], phases.h[0])
-            phases.h = self._sparse(phases.h[0]), phases.h[1]
+            decay, (gap, error) = self._look(rbm, phases, state)
+            self._make_sparse(phases.h[0])
             phases.set_gradients(rbm, offsets)
             if ends is batch and self.sparsity_target is None:
                 _forget_rounding(rbm)
-            decay, (gap, error) = self._look(rbm, phases, state)
             if self.weight_decay != 0.0 and rbm.weight.grad is not None:
                 rbm.weight.grad.addcmul_(rbm.weight, decay)
         return Loss(gap, {"reconstruction_error": error})
@@ -160,7 +166,9 @@ class RBMLikelihood(Objective):
             e = float(rbm(filled(AnnealedLayers(rbm), rows, generator)).mean())
         if smaller_layer_bits(rbm) <= MOST_BITS // 2:
             return e + LayerSum()(rbm).value
-        ahead, behind = AnnealedGibbs(N_JUDGES, n_temperatures=300).both_ways(
+        ahead, behind = AnnealedGibbs(
+            N_JUDGES, n_temperatures=N_JUDGE_PLACES
+        ).both_ways(
             rbm,
             base=rbm.independent(),
             generator=generator,
@@ -211,9 +219,9 @@ class RBMLikelihood(Objective):
         """Keep the chains, and draw their hidden bits for the next call."""
         if self.chains == "data" or not state.training:
             return
-        state.chains.copy_(ends)
+        state.chains = ends
         if self.chains == "persistent":
-            state.bits.copy_(bernoulli(h.clone(), g))
+            bernoulli(state.bits.copy_(h), g)
 
     def _offsets(self, state: GibbsState, phi: Tensor, h: Tensor) -> Offsets:
         """Return the moving means, moved towards the batch in train mode."""
@@ -224,11 +232,10 @@ class RBMLikelihood(Objective):
             follow(state.hidden_offset, h.mean(0))
         return Offsets(state.visible_offset, state.hidden_offset)
 
-    def _sparse(self, h: Tensor) -> Tensor:
-        """Return hidden means of the data, pulled towards the wanted mean."""
-        if self.sparsity_target is None:
-            return h
-        return h + self.sparsity_cost * (self.sparsity_target - h.mean(0))
+    def _make_sparse(self, h: Tensor) -> None:
+        """Pull hidden means of the data towards the wanted mean, in place."""
+        if self.sparsity_target is not None:
+            h.add_(self.sparsity_cost * (self.sparsity_target - h.mean(0)))
 
     def _look(
         self, rbm: RBM, phases: Phases, state: GibbsState
@@ -247,7 +254,7 @@ class RBMLikelihood(Objective):
         """Return the factor on W in the gradient of the penalty."""
         if isinstance(self.weight_decay, str):
             spread = float(rbm.weight.detach().norm()) ** 2 / rbm.weight.numel()
-            return 1 / (float(state.n_rows) * (spread + SPREAD_FLOOR))
+            return 1 / (max(LEAST_ROWS, float(state.n_rows)) * (spread + SPREAD_FLOOR))
         return float(self.weight_decay)
 
     def _refuse_bad_parameters(self) -> None:

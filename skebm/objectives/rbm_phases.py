@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._torch import probabilities
 from skebm.energies import RBM
 from skebm.samplers import AnnealedLayers
 
@@ -105,23 +106,34 @@ class Phases:
         Data rows.
     ends : Tensor of shape (m, d)
         Model rows.
-
-    Attributes
-    ----------
-    phi : tuple of Tensor
-        Visible statistics of both.
-    h : tuple of Tensor
-        Hidden means of both.
     """
 
     def __init__(self, layers: AnnealedLayers, batch: Tensor, ends: Tensor) -> None:
-        self.layers, self.rows = layers, (batch, ends)
+        self.layers, self.rows, self._n = layers, (batch, ends), len(batch)
         self._phi = layers.layer.statistics(torch.cat([batch, ends]))
-        fields = layers.hidden_fields(self._phi)
-        n = len(batch)
-        self._fields = fields[: min(n, PROBE)].clone(), fields[n : n + PROBE].clone()
-        h = fields.sigmoid_()
-        self.phi, self.h = (self._phi[:n], self._phi[n:]), (h[:n], h[n:])
+        self._h = probabilities(layers.hidden_fields(self._phi))
+
+    @property
+    def phi(self) -> tuple[Tensor, Tensor]:
+        """Visible statistics of both.
+
+        Returns
+        -------
+        tuple of Tensor
+            Of data and model, of shape (n, n_statistics) and (m, n_statistics).
+        """
+        return self._phi[: self._n], self._phi[self._n :]
+
+    @property
+    def h(self) -> tuple[Tensor, Tensor]:
+        """Hidden means of both.
+
+        Returns
+        -------
+        tuple of Tensor
+            Of data and model, of shape (n, n_hidden) and (m, n_hidden).
+        """
+        return self._h[: self._n], self._h[self._n :]
 
     def set_gradients(self, rbm: RBM, offsets: Offsets) -> None:
         """Set the gradients of the negative log-likelihood.
@@ -137,17 +149,15 @@ class Phases:
             u and m.
         """
         u, m = offsets
-        h, h_model = self.h
-        n, ratio = len(h), len(h) / len(h_model)
+        n, dtype = self._n, self.layers.dtype
+        signs = self._phi.new_full((len(self._phi),), 1 / (len(self._phi) - n))
+        signs[:n] = -1 / n
         # One product of both phases: a difference of two would lose bfloat16's digits.
-        hidden = torch.cat([m - h, (h_model - m).mul_(ratio)])
-        dtype = self.layers.dtype
+        hidden = (self._h - m).mul_(signs[:, None])
         visible = (self._phi - u).to(dtype)
-        weight = (hidden.to(dtype).T @ visible).to(rbm.weight.dtype).div_(n)
-        signs = hidden.new_full((len(hidden),), -1 / n)
-        signs[n:] = 1 / len(h_model)
-        rbm.visible_bias.grad = torch.mv(self._phi.T, signs).sub_(m @ weight)
-        rbm.hidden_bias.grad = hidden.sum(0).div_(n).sub_(weight @ u)
+        weight = product_into(rbm.weight.grad, hidden.to(dtype).T, visible, rbm.weight)
+        rbm.visible_bias.grad = torch.mv(self._phi.T, signs).sub_(torch.mv(weight.T, m))
+        rbm.hidden_bias.grad = torch.mv(self._h.T, signs).sub_(weight @ u)
         rbm.weight.grad = weight
         own = list(self.layers.layer.parameters())
         if own:
@@ -167,18 +177,44 @@ class Phases:
             Both numbers.
         """
         data, model = (
-            self._mean_energy(v[:PROBE], phi[:PROBE], fields)
-            for v, phi, fields in zip(self.rows, self.phi, self._fields, strict=True)
+            self._mean_energy(v[:PROBE], phi[:PROBE])
+            for v, phi in zip(self.rows, self.phi, strict=True)
         )
-        h, phi = self._fields[0].sigmoid(), self.phi[0][:PROBE]
+        h, phi = self.h[0][:PROBE], self.phi[0][:PROBE]
         back = self.layers.layer.mean(self.layers.visible_fields(h))
         return torch.stack([data - model, (phi - back).square().mean()])
 
-    def _mean_energy(self, v: Tensor, phi: Tensor, fields: Tensor) -> Tensor:
+    def _mean_energy(self, v: Tensor, phi: Tensor) -> Tensor:
         """Return the mean free energy of a few rows, shape ()."""
         own = self.layers.layer.self_energies(v).sum()
-        hidden = nn.functional.softplus(fields).sum()
+        hidden = nn.functional.softplus(self.layers.hidden_fields(phi)).sum()
         return (own - (phi @ self.layers.visible_bias).sum() - hidden) / len(v)
+
+
+def product_into(
+    old: Tensor | None, left: Tensor, right: Tensor, like: Tensor
+) -> Tensor:
+    """Return a product in the memory of an old one: fresh pages cost as much as it.
+
+    Parameters
+    ----------
+    old : Tensor of shape (n, m) or None
+        Written over, if given.
+    left, right : Tensor of shape (n, k), Tensor of shape (k, m)
+        Factors.
+    like : Tensor of shape (n, m)
+        Gives the type of the product.
+
+    Returns
+    -------
+    Tensor of shape (n, m)
+        left @ right.
+    """
+    if old is None:
+        return (left @ right).to(like.dtype)
+    if left.dtype == old.dtype:
+        return torch.mm(left, right, out=old)
+    return old.copy_(left @ right)
 
 
 def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor:
@@ -198,9 +234,9 @@ def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor
     Tensor
         Rows with their NaN entries drawn given the others.
     """
-    missing = rows.isnan()
-    if not missing.any():
+    if not rows.sum().isnan():  # a tenth of the time of looking at every entry
         return rows
+    missing = rows.isnan()
     guess = layers.layer.predict(layers.start[None])
     v = torch.where(missing, guess, rows)
     for _ in range(N_FILL):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from skebm._torch import bernoulli
+from skebm._torch import bernoulli, probabilities
 from skebm.energies import RBM, Energy
 from skebm.partition._reference import (
     CHUNK_ROWS,
@@ -329,7 +329,7 @@ class _Path:
             shift = phi @ (layers.visible_bias - layers.start)
             log_w += (rise + (then - now) * shift).double()
             if then > 0:
-                h = bernoulli(fields.mul_(then).sigmoid_(), self.generator)
+                h = bernoulli(probabilities(fields.mul_(then)), self.generator)
                 v = layers.visible_draw(h, then, generator=self.generator)
         return v, log_w
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from skebm._torch import bernoulli
+from skebm._torch import bernoulli, probabilities
 from skebm.energies import RBM
 
 
@@ -101,7 +101,7 @@ class AnnealedLayers:
             New rows.
         """
         fields = self.hidden_fields(self.layer.statistics(v))
-        h = bernoulli(fields.mul_(t).sigmoid_(), generator)
+        h = bernoulli(probabilities(fields.mul_(t)), generator)
         return self.visible_draw(h, t, generator=generator)
 
     def visible_draw(

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from skebm._torch import bernoulli, uniform_like
+from skebm._torch import bernoulli, probabilities, uniform_like
 from skebm.samplers.annealing import AnnealedLayers
 
 
@@ -40,7 +40,7 @@ def ladder_step(
     t = levels.repeat_interleave(len(v) // n_levels)[:, None]
     phi = layers.layer.statistics(v)
     fields = layers.hidden_fields(phi)
-    h = bernoulli((t * fields).sigmoid(), generator)
+    h = bernoulli(probabilities(t * fields), generator)
     # E_t is linear in t; its slope decides on exchanges of (v, h).
     slope = -(phi @ (layers.visible_bias - layers.start)) - (h * fields).sum(1)
     order = exchanges(slope.view(n_levels, -1), t.view(n_levels, -1), generator)

@@ -255,8 +255,10 @@ class Momentum(Descent):
         gradients = [gradient_of(w) for w in weights]
         if weight_decay:
             gradients = list(torch._foreach_add(gradients, weights, alpha=weight_decay))
-        torch._foreach_lerp_(means, gradients, 1 - self.momentum)
-        torch._foreach_add_(weights, means, alpha=-rate)
+        if self.momentum:
+            torch._foreach_lerp_(means, gradients, 1 - self.momentum)
+            gradients = means
+        torch._foreach_add_(weights, gradients, alpha=-rate)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Return the running means and the average; not the weights.
