@@ -10,6 +10,7 @@ hidden bits and reads test rows with log Z from annealing ahead and back.
 """
 
 import argparse
+import copy
 import math
 import time
 from pathlib import Path
@@ -161,7 +162,8 @@ def mnist(X, X_test, n_hidden, n_iter):
     """Return a line on thresholded MNIST, with log Z ahead and back."""
     model = BernoulliRBM(n_hidden, n_iter=n_iter, normalizer=None, random_state=0)
     _, wall, cpu = timed(lambda: model.fit(X))
-    energy, generator = model.energy_.float(), torch.Generator().manual_seed(0)
+    energy = copy.deepcopy(model.energy_).float()
+    generator = torch.Generator().manual_seed(0)
     ahead, behind = AnnealedGibbs(256, n_temperatures=5000).both_ways(
         energy, base=energy.independent(), generator=generator, x=torch.from_numpy(X)
     )

@@ -12,7 +12,7 @@ from skebm.energies import DeepBelief
 from skebm.estimators.bit_density import BitDensity
 from skebm.estimators.boltzmann_training import layer_sizes, trained
 from skebm.estimators.rbm_drawing import log_partition_of
-from skebm.estimators.rbm_training import epochs_for, stable_rate
+from skebm.estimators.rbm_training import epochs_for, stable_rate, with_fast_biases
 from skebm.objectives import DrawnRowsLikelihood, RBMLikelihood
 from skebm.samplers import draw_missing
 
@@ -241,16 +241,19 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
     def _train_layer(self, i, rows, valid):
         """Train the i-th RBM on rows; return whether Ctrl-C ended it."""
         kind = DrawnRowsLikelihood if i else RBMLikelihood
+        objective = kind(chains=CHAINS[self.objective])
         rate, n_epochs, seed = self.learning_rate, self.n_iter, self._fit_seed + i
         if rate == "auto":
-            rate = stable_rate(rows, make_generator(seed, rows.device))
+            generator = make_generator(seed, rows.device)
+            rate = stable_rate(rows, generator, self.energy_.machines[i].n_hidden)
+            objective = with_fast_biases(objective, rate)
             rate *= UPPER_SPEED if i else 1.0
         if n_epochs == "auto":
             n_epochs = max(1, epochs_for(len(rows), self.batch_size) // 4)
         return self._keep(
             trained(
                 self.energy_.machines[i],
-                kind(chains=CHAINS[self.objective]),
+                objective,
                 rows,
                 valid,
                 self.get_params(False),

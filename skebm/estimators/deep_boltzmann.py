@@ -275,8 +275,8 @@ class DeepBoltzmannMachine(
             objective = DeepBoltzmannLikelihood()
         rate, n_epochs = self.learning_rate, self.n_iter
         if rate == "auto":
-            rate = stable_rate(rows, make_generator(self._fit_seed, rows.device)) / 2
-            rate = min(rate, LARGEST_RATE)
+            generator = make_generator(self._fit_seed, rows.device)
+            rate = min(stable_rate(rows, generator, sizes[0]) / 2, LARGEST_RATE)
         if n_epochs == "auto":
             n_updates = math.ceil(len(rows) / self.batch_size)
             n_epochs = min(MOST_EPOCHS, max(1, N_UPDATES // n_updates))

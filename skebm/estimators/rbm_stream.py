@@ -5,7 +5,7 @@ import copy
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import MOMENTUM, stable_rate
+from skebm.estimators.rbm_training import MOMENTUM, stable_rate, with_fast_biases
 from skebm.exceptions import DivergenceError
 from skebm.training.descent import Momentum, copied
 
@@ -45,6 +45,7 @@ class Stream:
         self.rate = learning_rate
         if learning_rate == "auto":
             self.rate = self._usual_rate(x, generator)
+            self.objective = with_fast_biases(objective, self.rate)
         self.descent = self._descent(list(self.rbm.parameters()))
 
     def update(self, x):

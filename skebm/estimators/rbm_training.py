@@ -1,5 +1,6 @@
 """How long and how fast an RBM is trained, and the run itself."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from skebm._torch import make_generator
 from skebm.trainer import History, Trainer
 
-N_UPDATES = 30_000
+N_UPDATES = 25_000
 """Updates of a whole training."""
 
 MOST_EPOCHS = 2000
@@ -17,14 +18,14 @@ MOST_EPOCHS = 2000
 N_LOOKS = 30
 """Looks at held-out rows in a whole training."""
 
-PATIENCE = 10
+PATIENCE = 12
 """Looks without a better likelihood that end it."""
 
 MOMENTUM = 0.5
 """Decay of the running mean of the gradient."""
 
 HALVING = 64
-"""Hidden bits that halve the rate, and so do as many columns."""
+"""Hidden bits and columns that halve the rate."""
 
 N_POWER = 30
 """Steps of the power method."""
@@ -44,7 +45,7 @@ def epochs_for(n_rows, batch_size):
     Returns
     -------
     int
-        For 30,000 updates, at most 2,000.
+        For 25,000 updates, at most 2,000.
     """
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
 
@@ -52,10 +53,10 @@ def epochs_for(n_rows, batch_size):
 def stable_rate(phi, generator, n_hidden=1):
     """Return the learning rate that ``learning_rate="auto"`` means.
 
-    2.5 / (1 + min(n_hidden, n_statistics) / 64) / max(1, l), with l the largest
-    eigenvalue of the covariance of the visible statistics: along its eigenvector the
-    likelihood is most curved in the weights, and many hidden bits move along it
-    together.
+    2.5 / (1 + sqrt(n_hidden k) / 64) / max(1, l), with k the smaller layer and l the
+    largest eigenvalue of the covariance of the visible statistics: along its
+    eigenvector the likelihood is most curved in the weights, and many hidden bits move
+    along it together.
 
     Parameters
     ----------
@@ -80,7 +81,31 @@ def stable_rate(phi, generator, n_hidden=1):
     for _ in range(N_POWER):
         u = z.T @ (z @ (u / u.norm().clamp(min=1e-30))) / len(z)
         largest = float(u.norm())
-    return 2.5 / (1 + min(n_hidden, phi.shape[1]) / HALVING) / max(1.0, largest)
+    width = math.sqrt(n_hidden * min(n_hidden, phi.shape[1]))
+    return 2.5 / (1 + width / HALVING) / max(1.0, largest)
+
+
+def with_fast_biases(objective, rate):
+    """Return an objective whose centred biases move at a rate of at least 1.
+
+    Their curvature is at most 1/4, however many columns and hidden bits there are; at
+    the rate of the weights they would lag behind, and chains get stuck.
+
+    Parameters
+    ----------
+    objective : Objective
+        An `RBMLikelihood` without a factor gets one; others are returned as they are.
+    rate : float
+        Learning rate of the weights.
+
+    Returns
+    -------
+    Objective
+        The same or a copy.
+    """
+    if getattr(objective, "bias_factor", 1.0) is not None:
+        return objective
+    return dataclasses.replace(objective, bias_factor=max(1.0, 1 / rate))
 
 
 class RBMRun:
@@ -119,6 +144,7 @@ class RBMRun:
         schedule = "exponential" if rate == "auto" else "constant"
         if rate == "auto":
             rate = stable_rate(phi, self.generator, self.rbm.n_hidden)
+            self.objective = with_fast_biases(self.objective, rate)
         n_epochs = params["n_iter"]
         if n_epochs == "auto":
             n_epochs = epochs_for(len(phi), params["batch_size"])

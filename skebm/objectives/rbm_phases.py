@@ -135,11 +135,11 @@ class Phases:
         """
         return self._h[: self._n], self._h[self._n :]
 
-    def set_gradients(self, rbm: RBM, offsets: Offsets) -> None:
+    def set_gradients(self, rbm: RBM, offsets: Offsets, factor: float = 1.0) -> None:
         """Set the gradients of the negative log-likelihood.
 
         dW = -<(h - m)(phi - u)'>_data + <(h - m)(phi - u)'>_model,
-        db = -<phi>_data + <phi>_model - dW'm, dc = -<h>_data + <h>_model - dW u.
+        db = k (<phi>_model - <phi>_data) - dW'm, dc = k (<h>_model - <h>_data) - dW u.
 
         Parameters
         ----------
@@ -147,6 +147,8 @@ class Phases:
             The machine.
         offsets : Offsets
             u and m.
+        factor : float, default=1.0
+            k.
         """
         u, m = offsets
         n, dtype = self._n, self.layers.dtype
@@ -156,8 +158,9 @@ class Phases:
         hidden = (self._h - m).mul_(signs[:, None])
         visible = (self._phi - u).to(dtype)
         weight = product_into(rbm.weight.grad, hidden.to(dtype).T, visible, rbm.weight)
-        rbm.visible_bias.grad = torch.mv(self._phi.T, signs).sub_(torch.mv(weight.T, m))
-        rbm.hidden_bias.grad = torch.mv(self._h.T, signs).sub_(weight @ u)
+        visible_gap, hidden_gap = (torch.mv(s.T, signs) for s in (self._phi, self._h))
+        rbm.visible_bias.grad = visible_gap.mul_(factor).sub_(torch.mv(weight.T, m))
+        rbm.hidden_bias.grad = hidden_gap.mul_(factor).sub_(torch.mv(weight, u))
         rbm.weight.grad = weight
         own = list(self.layers.layer.parameters())
         if own:
