@@ -9,7 +9,7 @@ import torch
 from skebm._torch import make_generator
 from skebm.trainer import History, Trainer
 
-N_UPDATES = 25_000
+N_UPDATES = 30_000
 """Updates of a whole training."""
 
 MOST_EPOCHS = 2000
@@ -18,11 +18,14 @@ MOST_EPOCHS = 2000
 N_LOOKS = 30
 """Looks at held-out rows in a whole training."""
 
-PATIENCE = 12
+PATIENCE = 15
 """Looks without a better likelihood that end it."""
 
 MOMENTUM = 0.5
 """Decay of the running mean of the gradient."""
+
+BIAS_RATE = 1.5
+"""Least rate of the centred visible biases."""
 
 HALVING = 64
 """Hidden bits and columns that halve the rate."""
@@ -45,7 +48,7 @@ def epochs_for(n_rows, batch_size):
     Returns
     -------
     int
-        For 25,000 updates, at most 2,000.
+        For 30,000 updates, at most 2,000.
     """
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
 
@@ -86,10 +89,11 @@ def stable_rate(phi, generator, n_hidden=1):
 
 
 def with_fast_biases(objective, rate):
-    """Return an objective whose centred biases move at a rate of at least 1.
+    """Return an objective whose centred visible biases move at a rate of at least 1.5.
 
-    Their curvature is at most 1/4, however many columns and hidden bits there are; at
-    the rate of the weights they would lag behind, and chains get stuck.
+    Their curvature is at most 1/4, however many columns and hidden bits there are. At
+    the rate of the weights they would lag behind: then many hidden bits can hold a
+    column at one value in all chains, and the weights run away.
 
     Parameters
     ----------
@@ -105,7 +109,7 @@ def with_fast_biases(objective, rate):
     """
     if getattr(objective, "bias_factor", 1.0) is not None:
         return objective
-    return dataclasses.replace(objective, bias_factor=max(1.0, 1 / rate))
+    return dataclasses.replace(objective, bias_factor=max(1.0, BIAS_RATE / rate))
 
 
 class RBMRun:

@@ -72,9 +72,9 @@ class RBMLikelihood(Objective):
         Type of the matrix products; weights, sums and noise stay float32. "auto" takes
         bfloat16 for large layers where the processor multiplies it in hardware.
     bias_factor : float or None, default=None
-        Factor, > 0, on the gradients of the centred biases, which are curved less than
-        the weights and can move faster. None is 1; estimators that choose the learning
-        rate choose it too.
+        Factor, > 0, on the gradient of the centred visible biases, which are curved
+        less than the weights and can move faster. None is 1; estimators that choose the
+        learning rate choose it too.
 
     Notes
     -----

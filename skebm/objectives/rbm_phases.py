@@ -139,7 +139,7 @@ class Phases:
         """Set the gradients of the negative log-likelihood.
 
         dW = -<(h - m)(phi - u)'>_data + <(h - m)(phi - u)'>_model,
-        db = k (<phi>_model - <phi>_data) - dW'm, dc = k (<h>_model - <h>_data) - dW u.
+        db = k (<phi>_model - <phi>_data) - dW'm, dc = <h>_model - <h>_data - dW u.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class Phases:
         weight = product_into(rbm.weight.grad, hidden.to(dtype).T, visible, rbm.weight)
         visible_gap, hidden_gap = (torch.mv(s.T, signs) for s in (self._phi, self._h))
         rbm.visible_bias.grad = visible_gap.mul_(factor).sub_(torch.mv(weight.T, m))
-        rbm.hidden_bias.grad = hidden_gap.mul_(factor).sub_(torch.mv(weight, u))
+        rbm.hidden_bias.grad = hidden_gap.sub_(torch.mv(weight, u))
         rbm.weight.grad = weight
         own = list(self.layers.layer.parameters())
         if own:

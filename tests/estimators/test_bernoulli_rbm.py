@@ -336,7 +336,7 @@ def test_binarize():
 def test_early_stopping_keeps_the_best_look():
     """The calibration rows are the held-out ones: their likelihood is the best seen."""
     rbm = BernoulliRBM(
-        16, learning_rate=5.0, n_iter=300, early_stopping=True, random_state=0
+        16, learning_rate=8.0, n_iter=300, early_stopping=True, random_state=0
     ).fit(bits(60))
     losses = rbm.history_["valid_loss"]
     assert len(losses) == 1 + PATIENCE + losses.argmin()

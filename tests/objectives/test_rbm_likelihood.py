@@ -696,8 +696,8 @@ def test_offsets_of_constant_columns_end_at_zero():
     assert state.visible_offset[:2].tolist() == [0.0, 0.0]
 
 
-def test_bias_factor_speeds_the_centred_biases_up():
-    """db = k (<phi>_model - <phi>_data) - dW'm, and so for c; dW stays."""
+def test_bias_factor_speeds_the_centred_visible_biases_up():
+    """db = k (<phi>_model - <phi>_data) - dW'm; dW and dc stay."""
     rbm = machine("bits", 6, 4)
     x, ends = table_of(rbm, 30), table_of(rbm, 20, seed=8)
     found = []
@@ -707,9 +707,6 @@ def test_bias_factor_speeds_the_centred_biases_up():
         found.append(set_gradients(objective, rbm, x, state)[0])
     plain, fast = found
     assert_close(fast["weight"], plain["weight"])
-    gaps = {
-        "visible_bias": ends.mean(0) - x.mean(0),
-        "hidden_bias": rbm.hidden_mean(ends).mean(0) - rbm.hidden_mean(x).mean(0),
-    }
-    for name, gap in gaps.items():
-        assert_close(fast[name] - plain[name], 2 * gap.detach())
+    assert_close(fast["hidden_bias"], plain["hidden_bias"])
+    gap = ends.mean(0) - x.mean(0)
+    assert_close(fast["visible_bias"] - plain["visible_bias"], 2 * gap)
