@@ -1,7 +1,7 @@
 """The estimator contract, written once: E(x) in, sklearn's readers out."""
 
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from numbers import Real
 
 import numpy as np
@@ -80,7 +80,7 @@ class Fitting(CallbackSupportMixin, BaseEstimator):
         return state
 
 
-class BaseEBM(OutlierMixin, Fitting):
+class BaseEBM(OutlierMixin, Fitting, ABC):
     """The members that every density estimator of skebm shares.
 
     A subclass fits ``offset_``, ``calibration_energy_``, ``log_partition_`` (nats;

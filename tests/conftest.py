@@ -102,8 +102,14 @@ def wanted_by(test):
 def pytest_generate_tests(metafunc):
     """Send the public estimators through the tests that ask for ``estimator``."""
     if "check" in metafunc.fixturenames:
-        mark = parametrize_with_checks(wanted_by(metafunc.definition))
-        metafunc.parametrize(*mark.args, **mark.kwargs)
+        test = metafunc.definition
+        mark = parametrize_with_checks(wanted_by(test))
+        names, pairs = mark.args
+        left_out = {c for m in test.iter_markers("all_checks_but") for c in m.args}
+        pairs = [
+            (e, check) for e, check in pairs if check.func.__name__ not in left_out
+        ]
+        metafunc.parametrize(names, pairs, **mark.kwargs)
     elif "variant" in metafunc.fixturenames:
         metafunc.parametrize("variant", wanted_by(metafunc.definition), ids=repr)
 

@@ -12,6 +12,8 @@ import pytest
 from numpydoc.docscrape import get_doc_object
 
 import skebm
+from skebm.base import BaseEBM
+from skebm.estimators.rbm_kinds import KindRBM
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "skebm").rglob("*.py"))
@@ -200,3 +202,10 @@ def test_readme_example_prints_what_it_says(capsys):
     assert len([line for line in code.splitlines() if line]) <= 12
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out == output
+
+
+def test_bases_without_their_hooks_cannot_be_made():
+    """An estimator that forgets a hook fails where it is made, not in ``fit``."""
+    for base in (BaseEBM, KindRBM):
+        with pytest.raises(TypeError, match="abstract"):
+            base()

@@ -1,5 +1,7 @@
 """RBMs whose columns are bits, codes and numbers, in and out as the table has them."""
 
+from abc import abstractmethod
+
 import numpy as np
 
 from skebm._check import StrOptions
@@ -20,9 +22,9 @@ class KindRBM(TableRBM):
         "handle_unknown": [StrOptions({"error", "missing"})],
     }
 
+    @abstractmethod
     def _learn(self, cells):
         """Return the columns as their training entries make them."""
-        raise NotImplementedError
 
     @property
     def categories_(self):

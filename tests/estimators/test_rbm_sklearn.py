@@ -9,18 +9,22 @@ developers, license BSD-3-Clause. What departs from there, and why:
   it, fitted beside; the learning rate is left to the estimator, since a given rate is
   the one at the start, and falls.
 - Values outside [0, 1] raise (`test_score_samples`).
-- Components come from another stream of random numbers (`test_fit_gibbs`).
+- Components come from another stream of random numbers: `test_fit_gibbs`, which
+  compares them and one draw with what a seed gives there, compares the frequencies of
+  many draws with the exact law of a step here.
 - For time, ``n_iter`` is scikit-learn's 10 where a test leaves it out (here the default
   follows the number of rows), and ``normalizer=None`` leaves out log Z where a test
   does not look at it.
 """
 
+import itertools
 import re
 import sys
 from io import StringIO
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.datasets import load_digits
 from sklearn.neural_network import BernoulliRBM as PlainRBM
 from sklearn.utils._testing import (
@@ -145,27 +149,29 @@ def test_sample_hiddens():
     assert_almost_equal(h, hs, decimal=1)
 
 
+def gibbs_law(rbm):
+    """Return p(v' = 1 | v) of a step at v = 0 and v = 1, by a sum over hidden bits."""
+    W, b, c = rbm.components_[:, 0], rbm.intercept_visible_[0], rbm.intercept_hidden_
+    h = np.array(list(itertools.product([0.0, 1.0], repeat=len(c))))
+    ones = expit(c + np.outer([0.0, 1.0], W))
+    p_h = np.prod(np.where(h, ones[:, None], 1 - ones[:, None]), axis=2)
+    return p_h @ expit(b + h @ W)
+
+
 @pytest.mark.parametrize("csc_container", CSC_CONTAINERS)
 def test_fit_gibbs(csc_container):
-    # XXX: this test is very seed-dependent! It probably needs to be rewritten.
-
-    # Gibbs on the RBM hidden layer should be able to recreate [[0], [1]]
-    # from the same input
-    rng = np.random.RandomState(42)
     X = np.array([[0.0], [1.0]])
-    rbm1 = BernoulliRBM(n_components=2, batch_size=2, n_iter=42, random_state=rng)
-    # you need that much iters
-    rbm1.fit(X)
-    first = rbm1.gibbs(X)
-    assert set(np.unique(first)) <= {0.0, 1.0}
+    params = {"n_components": 2, "batch_size": 2, "n_iter": 42, "random_state": 42}
+    rbm1 = BernoulliRBM(**params).fit(X)
+    first = rbm1.gibbs(np.repeat(X, 20_000, axis=0)).reshape(2, -1)
+    assert set(np.unique(first)) == {0.0, 1.0}
+    # Five standard errors of a mean of 20,000 bits.
+    assert_allclose(first.mean(1), gibbs_law(rbm1), rtol=0, atol=0.018)
 
-    # Gibbs on the RBM hidden layer should be able to recreate [[0], [1]] from
-    # the same input even when the input is sparse, and test against non-sparse
-    rng = np.random.RandomState(42)
-    X = csc_container([[0.0], [1.0]])
-    rbm2 = BernoulliRBM(n_components=2, batch_size=2, n_iter=42, random_state=rng)
-    rbm2.fit(X)
-    assert_almost_equal(rbm2.gibbs(X), first)
+    # The same from sparse input.
+    rbm2 = BernoulliRBM(**params).fit(csc_container(X))
+    second = rbm2.gibbs(csc_container(np.repeat(X, 20_000, axis=0)))
+    assert_almost_equal(second.reshape(2, -1), first)
     assert_almost_equal(rbm1.components_, rbm2.components_)
 
 
