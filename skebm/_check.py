@@ -183,7 +183,9 @@ def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarr
     return rows, y
 
 
-def check_bits(estimator: Any, rows: np.ndarray, advice: str) -> np.ndarray:
+def check_bits(
+    estimator: Any, rows: np.ndarray, advice: str = "use GaussianRBM"
+) -> np.ndarray:
     """Return rows as bits or probabilities of bits, NaN where missing.
 
     Parameters
@@ -192,7 +194,7 @@ def check_bits(estimator: Any, rows: np.ndarray, advice: str) -> np.ndarray:
         Its ``binarize`` is the value above which entries are ones; None leaves them.
     rows : ndarray of shape (n_samples, n_features)
         Checked rows.
-    advice : str
+    advice : str, default="use GaussianRBM"
         What to try on values outside [0, 1] beside binarising and scaling.
 
     Returns

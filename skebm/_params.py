@@ -75,3 +75,24 @@ class Params:
         """Print as the call that makes an equal value."""
         inside = ", ".join(f"{k}={v!r}" for k, v in self.get_params(False).items())
         return f"{type(self).__name__}({inside})"
+
+
+def refuse(owner: object, rules: dict[str, tuple[bool, str]]) -> None:
+    """Raise if an attribute breaks its rule.
+
+    Parameters
+    ----------
+    owner : object
+        Whose attributes they are.
+    rules : dict
+        Name to whether it is valid, and what was expected.
+
+    Raises
+    ------
+    ValueError
+        With the name, the value and what was expected.
+    """
+    for name, (is_valid, wanted) in rules.items():
+        if not is_valid:
+            got = getattr(owner, name)
+            raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")

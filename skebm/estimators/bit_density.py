@@ -8,10 +8,16 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.callback import with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import Interval, StrOptions, check_units, fit_context, refuse_few
+from skebm._check import (
+    Interval,
+    StrOptions,
+    check_bits,
+    check_units,
+    fit_context,
+    refuse_few,
+)
 from skebm._torch import (
     in_chunks,
     make_generator,
@@ -22,8 +28,9 @@ from skebm._torch import (
 from skebm.base import BaseEBM
 from skebm.energies import BernoulliUnits
 from skebm.estimators.rbm_training import split
+from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
-from skebm.exceptions import DataDomainError, InterruptedFitWarning
+from skebm.exceptions import InterruptedFitWarning
 from skebm.partition import Normalizer
 
 CHUNK = 64
@@ -169,17 +176,11 @@ class BitDensity(BaseEBM):
         """Warn if independent columns are clearly more likely than the machine."""
         if self.log_partition_ is None:
             return
-        fields = BernoulliUnits().base_fields(rows).double()
-        log_p = rows.double() @ fields - torch.nn.functional.softplus(fields).sum()
-        usual, score = float(log_p.mean()), -energy.mean() - self.log_partition_
-        if score < usual - max(1.0, 0.1 * abs(usual)):
-            warnings.warn(
-                f"The training rows have {score:.6g} nats, less than with independent "
-                f"columns ({usual:.6g}): training diverged, or its chains do not mix. "
-                f"Lower learning_rate (got {self.learning_rate!r}).",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
+        layer = BernoulliUnits()
+        usual = independent_score(layer, layer.base_fields(rows).double(), rows)
+        score = -energy.mean() - self.log_partition_
+        advice = f"Lower learning_rate (got {self.learning_rate!r})"
+        warn_if_worse(score, usual, advice=advice)
 
     def _printer(self):
         """Return what prints a line after every epoch, or None."""
@@ -199,16 +200,7 @@ class BitDensity(BaseEBM):
     def _encode(self, X, *, reset, allow_nan=False):
         """Return X as values in [0, 1], shape (n, d), binarised where asked."""
         rows = check_units(self, X, reset=reset, allow_nan=allow_nan)
-        if self.binarize is not None:
-            bits = (rows > self.binarize).astype(rows.dtype)
-            return np.where(np.isnan(rows), rows, bits)
-        low, high = np.nanmin(rows, initial=0.0), np.nanmax(rows, initial=1.0)
-        if low < 0 or high > 1:
-            raise DataDomainError(
-                f"{type(self).__name__} needs X in [0, 1]; got values in "
-                f"[{low:g}, {high:g}]. Pass binarize=0.0, or scale with MinMaxScaler."
-            )
-        return rows
+        return check_bits(self, rows)
 
     def _given_row(self, given):
         """Return one encoded row with the given values, NaN elsewhere, shape (1, d)."""

@@ -2,16 +2,14 @@
 
 from numbers import Real
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import Interval, check_units
+from skebm._check import Interval, check_bits, check_units
 from skebm._torch import in_chunks, to_numpy
 from skebm.energies import BernoulliUnits
 from skebm.estimators.rbm_density import RBMDensity
 from skebm.estimators.rbm_readers import CHUNK
-from skebm.exceptions import DataDomainError
 from skebm.partition.pseudo import pseudo_log_likelihood
 
 N_PRINTED = 1000
@@ -196,7 +194,7 @@ class BernoulliRBM(RBMDensity):
         """
         check_is_fitted(self)
         rows = check_units(self, X, reset=False, allow_nan=False)
-        x = torch.from_numpy(self._bits(rows)).to(self.device_, torch.float64)
+        x = torch.from_numpy(check_bits(self, rows)).to(self.device_, torch.float64)
         with torch.inference_mode():
             found = in_chunks(
                 lambda v: (pseudo_log_likelihood(self.energy_, v),), CHUNK, x
@@ -218,18 +216,4 @@ class BernoulliRBM(RBMDensity):
 
     def _encode(self, X, *, reset):
         """Return X as values in [0, 1], shape (n, d), NaN where missing."""
-        return self._bits(check_units(self, X, reset=reset))
-
-    def _bits(self, rows):
-        """Return rows binarised, or refused outside [0, 1]."""
-        if self.binarize is not None:
-            bits = (rows > self.binarize).astype(rows.dtype)
-            return np.where(np.isnan(rows), rows, bits)
-        low, high = np.nanmin(rows, initial=0.0), np.nanmax(rows, initial=1.0)
-        if low < 0 or high > 1:
-            raise DataDomainError(
-                f"{type(self).__name__} needs X in [0, 1]; got values in "
-                f"[{low:g}, {high:g}]. Pass binarize=0.0, scale with MinMaxScaler, or "
-                "use GaussianRBM."
-            )
-        return rows
+        return check_bits(self, check_units(self, X, reset=reset))

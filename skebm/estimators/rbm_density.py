@@ -26,7 +26,7 @@ from skebm.estimators.rbm_drawing import log_partition_of
 from skebm.estimators.rbm_readers import CHUNK, RBMReaders
 from skebm.estimators.rbm_stream import Stream
 from skebm.estimators.rbm_training import RBMRun, split
-from skebm.estimators.rbm_verdict import warn_if_worse
+from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import RBMLikelihood
 from skebm.partition import Normalizer
@@ -258,7 +258,14 @@ class RBMDensity(RBMReaders):
         """Warn if independent columns are more likely than the trained machine."""
         if self.log_partition_ is not None:
             score = self._log_volume() - self._mean_energy - self.log_partition_
-            warn_if_worse(self.energy_, self._tensor(x), score, self.learning_rate)
+            layer, start = self.energy_.layer, self.energy_.start
+            usual = independent_score(layer, start, self._tensor(x))
+            advice = (
+                f"Lower learning_rate (got {self.learning_rate!r}), or use "
+                'objective="tempered"'
+            )
+            slack = 3.0 * x.shape[1] if layer.states() is None else 0.0
+            warn_if_worse(score, usual, advice=advice, slack=slack)
 
     def _finish(self, x, held_out):
         """Calibrate, set the threshold and what explanations compare with."""

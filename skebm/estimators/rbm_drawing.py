@@ -74,29 +74,6 @@ def _annealed(rbm, annealing, x, generator):
     return annealing(narrow, base=narrow.independent(), generator=generator, x=starts)
 
 
-def independent_score(rbm, x):
-    """Return the mean log-likelihood of rows under independent columns.
-
-    Parameters
-    ----------
-    rbm : RBM
-        Fitted: with the fields that its columns had before training.
-    x : Tensor of shape (n, d)
-        Values of the units; NaN is missing.
-
-    Returns
-    -------
-    float
-        In nats.
-    """
-    layer, missing = rbm.layer, x.isnan()
-    v = x.nan_to_num(0.0).to(rbm.start)
-    with torch.no_grad():
-        phi = layer.statistics(v) * ~layer.over_statistics(missing)
-        rest = layer.self_energies(v) + layer.log_normalizers(rbm.start[None])
-        return float((phi @ rbm.start - (rest * ~missing).sum(1)).mean())
-
-
 def drawn(rbm, rows, seed):
     """Return rows with their missing entries drawn given the others.
 

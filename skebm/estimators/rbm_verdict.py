@@ -1,4 +1,4 @@
-"""Whether a trained RBM is better than no training at all."""
+"""Whether a trained machine is better than no training at all."""
 
 import warnings
 
@@ -6,13 +6,15 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 
-def independent_score(rbm, x):
+def independent_score(layer, start, x):
     """Return the mean log-likelihood of rows under independent columns.
 
     Parameters
     ----------
-    rbm : RBM
-        Fitted: with the fields that its columns had before training.
+    layer : Units
+        Of the columns.
+    start : Tensor of shape (n_statistics,)
+        Fields that the columns had before training.
     x : Tensor of shape (n, d)
         Values of the units; NaN is missing.
 
@@ -21,38 +23,31 @@ def independent_score(rbm, x):
     float
         In nats.
     """
-    layer, missing = rbm.layer, x.isnan()
-    v = x.nan_to_num(0.0).to(rbm.start)
+    missing, v = x.isnan(), x.nan_to_num(0.0).to(start)
     with torch.no_grad():
         phi = layer.statistics(v) * ~layer.over_statistics(missing)
-        rest = layer.self_energies(v) + layer.log_normalizers(rbm.start[None])
-        return float((phi @ rbm.start - (rest * ~missing).sum(1)).mean())
+        rest = layer.self_energies(v) + layer.log_normalizers(start[None])
+        return float((phi @ start - (rest * ~missing).sum(1)).mean())
 
 
-def warn_if_worse(rbm, x, score, learning_rate):
-    """Warn if independent columns are clearly more likely than the trained machine.
+def warn_if_worse(score, usual, *, advice, slack=0.0):
+    """Warn if independent columns are clearly more likely than a trained machine.
 
     Parameters
     ----------
-    rbm : RBM
-        Fitted.
-    x : Tensor of shape (n, d)
-        Training rows, in the values of the units.
-    score : float
-        Their mean log-likelihood under the machine, in nats.
-    learning_rate : float or str
-        What the message tells to lower.
+    score, usual : float
+        Mean log-likelihoods of the training rows, in nats: under the machine, and under
+        independent columns.
+    advice : str
+        What to do, as a sentence without its full stop.
+    slack : float, default=0.0
+        Nats that the machine may lose, beside 1 and a tenth of ``usual``.
     """
-    usual = independent_score(rbm, x)
-    slack = max(1.0, 0.1 * abs(usual))
-    if rbm.layer.states() is None:
-        slack += 3.0 * x.shape[1]
-    if score > usual - slack:
+    if score > usual - max(1.0, 0.1 * abs(usual)) - slack:
         return
     warnings.warn(
         f"The training rows have {score:.6g} nats, less than with independent columns "
-        f"({usual:.6g}): training diverged, or its chains do not mix. Lower "
-        f'learning_rate (got {learning_rate!r}), or use objective="tempered".',
+        f"({usual:.6g}): training diverged, or its chains do not mix. {advice}.",
         ConvergenceWarning,
         stacklevel=6,
     )

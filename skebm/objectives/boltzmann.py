@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._params import refuse
 from skebm._torch import bernoulli
 from skebm.energies import Boltzmann, Energy
 from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.penalty import adaptive_decay
 from skebm.partition import AnnealedUnitGibbs
 from skebm.partition.pseudo import pseudo_log_likelihood_of_bits
 from skebm.samplers import AnnealedUnits
@@ -20,9 +22,6 @@ CHAINS = "exact", "persistent"
 
 PROBE = 8
 """Rows of a batch on which the loss is read: it trains nothing."""
-
-SPREAD_FLOOR = 0.1
-"""Floor on the mean square of the weights in the adaptive penalty."""
 
 
 class Moments(NamedTuple):
@@ -195,7 +194,7 @@ class BoltzmannLikelihood(Objective):
             return self.weight_decay * couplings
         square, hidden = couplings.square(), machine.pairs[1] >= machine.n_features
         spread = torch.where(hidden, square[hidden].mean(), square[~hidden].mean())
-        return couplings / (state.n_rows * (spread + SPREAD_FLOOR))
+        return couplings * adaptive_decay(spread, state.n_rows)
 
     def _refuse_bad_parameters(self, machine: Boltzmann) -> None:
         """Raise if a parameter is out of its range."""
@@ -280,7 +279,7 @@ class PseudoLikelihood(Objective):
         decay = self.weight_decay
         if isinstance(decay, str):
             spread = float(squares.detach().mean())
-            decay = 1 / (float(state.n_rows) * (spread + SPREAD_FLOOR))
+            decay = adaptive_decay(spread, float(state.n_rows))
         return Loss(loss + 0.5 * decay * squares.sum(), {})
 
     def criterion(
@@ -311,27 +310,6 @@ def checked(energy: Energy) -> Boltzmann:
             "RBMLikelihood for an RBM, ContrastiveDivergence for other energies."
         )
     return energy
-
-
-def refuse(objective: Objective, rules: dict[str, tuple[bool, str]]) -> None:
-    """Raise if a parameter breaks its rule.
-
-    Parameters
-    ----------
-    objective : Objective
-        Whose parameters they are.
-    rules : dict
-        Name to whether it is valid, and what was expected.
-
-    Raises
-    ------
-    ValueError
-        With the name, the value and the range.
-    """
-    for name, (is_valid, wanted) in rules.items():
-        if not is_valid:
-            got = getattr(objective, name)
-            raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
 
 
 def data_moments(machine: Boltzmann, v: Tensor) -> Moments:

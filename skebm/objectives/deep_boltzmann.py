@@ -8,12 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._params import refuse
 from skebm._torch import bernoulli
 from skebm.energies import DeepBoltzmann, Energy
 from skebm.energies.deep_boltzmann import Halves
-from skebm.objectives.boltzmann import PROBE, SPREAD_FLOOR, refuse
+from skebm.objectives.boltzmann import PROBE
 from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.penalty import adaptive_decay
 from skebm.partition import AnnealedGibbs, LayerSum
 from skebm.partition.rbm import MOST_BITS, smaller_layer_bits
 from skebm.samplers import AnnealedLayers
@@ -198,7 +200,7 @@ class DeepBoltzmannLikelihood(Objective):
             decay = self.weight_decay
             if isinstance(decay, str):
                 spread = float(weight.detach().square().mean())
-                decay = 1 / (n_rows * (spread + SPREAD_FLOOR))
+                decay = adaptive_decay(spread, n_rows)
             assert weight.grad is not None
             weight.grad.add_(weight.detach(), alpha=decay)
 

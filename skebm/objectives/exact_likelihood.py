@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._params import refuse
 from skebm.energies import RBM, Energy
 from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.penalty import adaptive_decay
 from skebm.objectives.rbm import checked
 from skebm.samplers.annealing import AnnealedLayers
 from skebm.samplers.clamped import MOST_HIDDEN, Table, draw_missing, hidden_table
@@ -153,19 +155,17 @@ class ExactLikelihood(Objective):
         if not isinstance(self.weight_decay, str):
             return float(self.weight_decay)
         spread = float(rbm.weight.detach().square().mean())
-        return 1 / (float(state.n_rows) * (spread + SPREAD_FLOOR))
+        return adaptive_decay(spread, float(state.n_rows), SPREAD_FLOOR)
 
     def _refuse(self, rbm: RBM) -> None:
         """Raise if a parameter is out of its range, or the layer too large."""
         decay = self.weight_decay
-        if self.n_chains < 1:
-            raise ValueError(
-                f"Got n_chains={self.n_chains!r}, but expected an integer >= 1."
-            )
-        if decay != "auto" if isinstance(decay, str) else decay < 0:
-            raise ValueError(
-                f"Got weight_decay={decay!r}, but expected 'auto' or a number >= 0."
-            )
+        fits = decay == "auto" if isinstance(decay, str) else decay >= 0
+        rules = {
+            "n_chains": (self.n_chains >= 1, "an integer >= 1"),
+            "weight_decay": (fits, "'auto' or a number >= 0"),
+        }
+        refuse(self, rules)
         if rbm.n_hidden > MOST_HIDDEN:
             raise ValueError(
                 f"Got an RBM of {rbm.n_hidden} hidden bits, but ExactLikelihood lists "

@@ -7,10 +7,12 @@ from numbers import Integral
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._params import refuse
 from skebm._torch import bernoulli
 from skebm.energies import RBM, Energy
 from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.penalty import adaptive_decay
 from skebm.objectives.rbm_phases import GibbsState, Offsets, Phases, filled
 from skebm.partition import AnnealedGibbs, LayerSum
 from skebm.partition.rbm import MOST_BITS, smaller_layer_bits
@@ -24,12 +26,6 @@ N_JUDGES = 32
 
 N_JUDGE_PLACES = 1200
 """Places on their path."""
-
-SPREAD_FLOOR = 0.1
-"""Floor on the mean square of the weights in the adaptive penalty."""
-
-LEAST_ROWS = 100
-"""Fewer rows count as this many in the adaptive penalty, which would overshoot."""
 
 LARGE_PRODUCT = 8e6
 """Multiplications per product from which bfloat16 pays."""
@@ -61,8 +57,8 @@ class RBMLikelihood(Objective):
     centered : bool, default=True
         Whether to centre.
     weight_decay : "auto" or float, default="auto"
-        Factor, >= 0, on |W|^2 / 2 per row. "auto" is 1 / (n (mean W^2 + 0.1)), n
-        at least 100: the weights are normal with a variance that is learned, so that
+        Factor, >= 0, on |W|^2 / 2 per row. "auto" is 1 / (n (mean W^2 + 0.1)), at
+        most 0.1: the weights are normal with a variance that is learned, so that
         few rows mean small weights and many leave them free.
     sparsity_target : float or None, default=None
         Wanted mean of the hidden bits, in (0, 1).
@@ -259,7 +255,7 @@ class RBMLikelihood(Objective):
         """Return the factor on W in the gradient of the penalty."""
         if isinstance(self.weight_decay, str):
             spread = float(rbm.weight.detach().norm()) ** 2 / rbm.weight.numel()
-            return 1 / (max(LEAST_ROWS, float(state.n_rows)) * (spread + SPREAD_FLOOR))
+            return adaptive_decay(spread, float(state.n_rows))
         return float(self.weight_decay)
 
     def _refuse_bad_parameters(self) -> None:
@@ -285,10 +281,7 @@ class RBMLikelihood(Objective):
                 "'auto', 'float32' or 'bfloat16'",
             ),
         }
-        for name, (is_valid, wanted) in rules.items():
-            if not is_valid:
-                got = getattr(self, name)
-                raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
+        refuse(self, rules)
 
 
 def checked(energy: Energy) -> RBM:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from skebm._params import refuse
 from skebm.objectives.objective import Objective
 
 SCHEDULES = "cosine", "constant", "exponential"
@@ -41,10 +42,7 @@ def refuse_bad_settings(trainer: Any) -> None:
         "tol": (trainer.tol >= 0, "a number >= 0"),
         "checkpoint_every": (trainer.checkpoint_every >= 1, whole),
     }
-    for name, (is_valid, wanted) in rules.items():
-        if not is_valid:
-            got = getattr(trainer, name)
-            raise ValueError(f"Got {name}={got!r}, but expected {wanted}.")
+    refuse(trainer, rules)
 
 
 def refuse_bad_rows(
