@@ -16,6 +16,7 @@ from skebm._torch import (
     in_chunks,
     make_generator,
     on_cpu,
+    probabilities,
     refuse_forked_process,
     resolve_device,
     to_numpy,
@@ -120,6 +121,13 @@ def test_generators_repeat_and_leave_the_global_one_alone():
 
 SIZES = pytest.mark.parametrize("n", [LARGE // 8 - 1, LARGE // 8, 4 * LARGE])
 P = torch.tensor([0.0, 1e-3, 0.2, 0.5, 0.7, 0.999, 1 - 2**-24, 1.0])
+
+
+def test_probabilities_are_sigmoids_and_never_denormal():
+    fields = torch.tensor([-1e4, -104.0, -90.0, -80.0, -3.0, 0.0, 5.0, 1e4])
+    p = probabilities(fields.clone())
+    assert p.min() >= torch.finfo(torch.float32).tiny
+    torch.testing.assert_close(p[3:], fields[3:].sigmoid())
 
 
 @SIZES

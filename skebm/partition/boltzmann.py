@@ -1,6 +1,5 @@
 """log Z of a Boltzmann machine: all states in two halves, or annealing by Gibbs."""
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -8,10 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from skebm.energies import Boltzmann, Energy
-from skebm.partition._reference import check_at_least
-from skebm.partition._spread import N_ISLANDS
 from skebm.partition.estimate import LogPartition, Normalizer
-from skebm.partition.rbm import N_SETTLE, AnnealedGibbs
+from skebm.partition.gibbs import GibbsAnnealing, GibbsPath
 from skebm.samplers import AnnealedUnits
 from skebm.samplers.state_law import law_of
 from skebm.samplers.unit_gibbs import with_hidden
@@ -102,7 +99,7 @@ def checked_machine(energy: Energy) -> Boltzmann:
 
 
 @dataclass
-class AnnealedUnitGibbs(AnnealedGibbs):
+class AnnealedUnitGibbs(GibbsAnnealing):
     """Annealed importance sampling of a Boltzmann machine, from bits and back.
 
     As `AnnealedGibbs`, with a sweep of single units at every place of the path
@@ -134,58 +131,22 @@ class AnnealedUnitGibbs(AnnealedGibbs):
 
     n_temperatures: int = 500
 
-    def both_ways(
+    def _path(
         self,
         energy: Energy,
-        *,
-        base: Energy | None = None,
+        base: Energy | None,
+        x: Tensor | None,
         generator: Generator,
-        x: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return log weights, whose log mean exp is log Z: from bits and back.
-
-        Parameters
-        ----------
-        energy : Boltzmann
-            Built.
-        base : Energy or None, default=None
-            Unused: the path starts at the machine's ``start``.
-        generator : Generator
-            Source of randomness, on the energy's device.
-        x : Tensor of shape (n, n_features) or None, default=None
-            Rows of the data, where the way back starts.
-
-        Returns
-        -------
-        ahead : Tensor of shape (16, n_chains / 16)
-            log w of chains from the base, in islands that share nothing.
-        behind : Tensor of the same shape or None
-            Minus log w of chains from the energy: E[exp(-behind)] = 1 / Z.
-        """
-        check_at_least(self, "n_chains", 2 * N_ISLANDS)
-        check_at_least(self, "n_temperatures", 1)
-        machine = checked_machine(energy)
-        path = _Path(machine, generator)
-        n = self.n_chains // N_ISLANDS * N_ISLANDS
-        times = torch.linspace(0, 1, self.n_temperatures + 1).tolist()
-        with torch.no_grad():
-            s, ahead = path.walk(path.start(n), times)
-            if not self.bracket:
-                return ahead.view(N_ISLANDS, -1), None
-            if x is not None:
-                rows = torch.randint(len(x), (n,), generator=generator, device=s.device)
-                s = with_hidden(machine, x.to(s)[rows], generator=generator)
-            for _ in range(N_SETTLE):
-                s = path.units.move(s, generator=generator)
-            _, back = path.walk(s, times[::-1])
-        behind = 2 * path.log_start - back
-        return ahead.view(N_ISLANDS, -1), behind.view(N_ISLANDS, -1)
+    ) -> GibbsPath:
+        """Return the way from the machine's ``start``, independent bits, to it."""
+        return _FromBits(checked_machine(energy), generator)
 
 
-class _Path:
+class _FromBits(GibbsPath):
     """The way from independent bits to a Boltzmann machine."""
 
     def __init__(self, machine: Boltzmann, generator: Generator) -> None:
+        self.machine = machine
         self.units = AnnealedUnits(machine, machine.start)
         self.generator = generator
         softplus = torch.nn.functional.softplus
@@ -194,14 +155,17 @@ class _Path:
     def start(self, n: int) -> Tensor:
         """Return draws of the independent bits, shape (n, n_units)."""
         bits = self.units.start.expand(n, -1)
-        return self.units.move(bits, 0.0, generator=self.generator)
+        return self.move(bits, 0.0)
 
-    def walk(self, s: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
-        """Return the ends of chains along ``times`` and log Z_0 + their log w."""
-        log_w = torch.full((len(s),), self.log_start, dtype=torch.float64)
-        log_w = log_w.to(s.device)
-        for now, then in itertools.pairwise(times):
-            log_w += (then - now) * self.units.slope(s).double()
-            if then > 0:
-                s = self.units.move(s, then, generator=self.generator)
-        return s, log_w
+    def near(self, rows: Tensor) -> Tensor:
+        """Return the rows with draws of their hidden bits."""
+        return with_hidden(self.machine, rows, generator=self.generator)
+
+    def move(self, s: Tensor, t: float) -> Tensor:
+        """Return states after a sweep over the units."""
+        return self.units.move(s, t, generator=self.generator)
+
+    def leap(self, s: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
+        """Return E_now - E_then, linear in t, and states after a sweep."""
+        rise = (then - now) * self.units.slope(s)
+        return rise, self.move(s, then) if then > 0 else s

@@ -1,7 +1,6 @@
 """log Z of an RBM: the sum over its smaller layer, or annealing by block Gibbs."""
 
 import copy
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -10,28 +9,13 @@ from torch import Generator, Tensor
 
 from skebm._torch import bernoulli, probabilities
 from skebm.energies import RBM, Energy
-from skebm.partition._reference import (
-    CHUNK_ROWS,
-    check_at_least,
-    ess_of,
-    warn_if_few,
-)
-from skebm.partition._spread import (
-    N_ISLANDS,
-    across_islands,
-    bridge_estimate,
-    forward_estimate,
-    reverse_estimate,
-)
-from skebm.partition.annealed import bracketed
+from skebm.partition._reference import CHUNK_ROWS
 from skebm.partition.estimate import LogPartition, Normalizer
+from skebm.partition.gibbs import GibbsAnnealing, GibbsPath
 from skebm.samplers import AnnealedLayers
 
 MOST_BITS = 22
 """Bits of the smaller layer up to which a sum over its states takes seconds."""
-
-N_SETTLE = 20
-"""Gibbs steps at the model itself before the chains walk back."""
 
 
 def smaller_layer_bits(rbm: RBM) -> float:
@@ -168,7 +152,7 @@ def _visible_term(rbm: RBM, v: Tensor) -> Tensor:
 
 
 @dataclass
-class AnnealedGibbs(Normalizer):
+class AnnealedGibbs(GibbsAnnealing):
     """Annealed importance sampling of an RBM, from independent columns and back.
 
     Chains of block Gibbs steps walk from the model of independent columns with fields
@@ -211,94 +195,23 @@ class AnnealedGibbs(Normalizer):
     True
     """
 
-    n_chains: int = 256
-    n_temperatures: int = 1000
-    bracket: bool = True
-
-    def __call__(
+    def _path(
         self,
         energy: Energy,
-        *,
-        base: Energy | None = None,
+        base: Energy | None,
+        x: Tensor | None,
         generator: Generator,
-        x: Tensor | None = None,
-    ) -> LogPartition:
-        """Return log Z of an RBM.
+    ) -> GibbsPath:
+        """Return the way from independent columns to an RBM.
 
-        Parameters
-        ----------
-        energy : RBM
-            Built.
-        base : RBM or None, default=None
-            Its visible biases are b_0; None takes the base rates of ``x``, or the
-            energy's own biases.
-        generator : Generator
-            Source of randomness, on the energy's device.
-        x : Tensor of shape (n, d) or None, default=None
-            Rows of the data.
-
-        Returns
-        -------
-        LogPartition
-            Estimate, interval, effective sample size, method.
+        Their fields b_0 are the visible biases of ``base``, the base rates of ``x``, or
+        the energy's own biases.
         """
-        ahead, behind = self.both_ways(energy, base=base, generator=generator, x=x)
-        value, half = across_islands(forward_estimate, ahead)
-        interval = value - half, value + half
-        if behind is not None:
-            value, half = across_islands(bridge_estimate, ahead, behind)
-            back, width = across_islands(reverse_estimate, ahead, behind)
-            both = interval, (back - width, back + width)
-            interval = bracketed((value - half, value + half), both)
-        ess = ess_of(half, ahead.numel())
-        warn_if_few(ess, ahead.numel(), "Use more n_temperatures or n_chains.")
-        return LogPartition(value, interval, ess, repr(self))
-
-    def both_ways(
-        self,
-        energy: Energy,
-        *,
-        base: Energy | None = None,
-        generator: Generator,
-        x: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return log weights, whose log mean exp is log Z: from the base and back.
-
-        Parameters
-        ----------
-        energy, base, generator, x : object
-            As in a call.
-
-        Returns
-        -------
-        ahead : Tensor of shape (16, n_chains / 16)
-            log w of chains from the base, in islands that share nothing.
-        behind : Tensor of the same shape or None
-            Minus log w of chains from the energy: E[exp(-behind)] = 1 / Z.
-        """
-        check_at_least(self, "n_chains", 2 * N_ISLANDS)
-        check_at_least(self, "n_temperatures", 1)
         rbm = checked_rbm(energy)
-        path = _Path(rbm, _start_fields(rbm, base, x), generator)
-        n = self.n_chains // N_ISLANDS * N_ISLANDS
-        times = torch.linspace(0, 1, self.n_temperatures + 1).tolist()
-        with torch.no_grad():
-            v, ahead = path.walk(path.start(n), times)
-            if not self.bracket:
-                return ahead.view(N_ISLANDS, -1), None
-            if x is not None:
-                rows = torch.randint(len(x), (n,), generator=generator, device=v.device)
-                given = x.to(v)[rows]
-                v = torch.where(given.isnan(), path.start(n), given)
-            for _ in range(N_SETTLE):
-                v = path.move(v, 1.0)
-            _, back = path.walk(v, times[::-1])
-        return ahead.view(N_ISLANDS, -1), (2 * path.log_start - back).view(
-            N_ISLANDS, -1
-        )
+        return _FromColumns(rbm, _start_fields(rbm, base, x), generator)
 
 
-class _Path:
+class _FromColumns(GibbsPath):
     """The way from independent columns to an RBM."""
 
     def __init__(self, rbm: RBM, start: Tensor, generator: Generator) -> None:
@@ -315,23 +228,22 @@ class _Path:
         """Return rows after a Gibbs step of E_t."""
         return self.layers.move(v, t, generator=self.generator)
 
-    def walk(self, v: Tensor, times: list[float]) -> tuple[Tensor, Tensor]:
-        """Return the ends of chains along ``times`` and log Z_0 + their log w."""
+    def near(self, rows: Tensor) -> Tensor:
+        """Return the rows, missing entries drawn from the independent columns."""
+        return torch.where(rows.isnan(), self.start(len(rows)), rows)
+
+    def leap(self, v: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
+        """Return E_now - E_then, hidden bits summed out, and rows after a step."""
         layers = self.layers
-        log_w = torch.full((len(v),), self.log_start, dtype=torch.float64)
-        log_w = log_w.to(v.device)
         softplus = torch.nn.functional.softplus
-        for now, then in itertools.pairwise(times):
-            phi = layers.layer.statistics(v)
-            fields = layers.hidden_fields(phi)
-            # E_now(v) - E_then(v), hidden bits summed out.
-            rise = (softplus(then * fields) - softplus(now * fields)).sum(1)
-            shift = phi @ (layers.visible_bias - layers.start)
-            log_w += (rise + (then - now) * shift).double()
-            if then > 0:
-                h = bernoulli(probabilities(fields.mul_(then)), self.generator)
-                v = layers.visible_draw(h, then, generator=self.generator)
-        return v, log_w
+        phi = layers.layer.statistics(v)
+        fields = layers.hidden_fields(phi)
+        rise = (softplus(then * fields) - softplus(now * fields)).sum(1)
+        shift = phi @ (layers.visible_bias - layers.start)
+        if then > 0:
+            h = bernoulli(probabilities(fields.mul_(then)), self.generator)
+            v = layers.visible_draw(h, then, generator=self.generator)
+        return rise + (then - now) * shift, v
 
 
 def _start_fields(rbm: RBM, base: Energy | None, x: Tensor | None) -> Tensor:
