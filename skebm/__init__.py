@@ -7,6 +7,7 @@ from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
 from skebm.estimators.deep_boltzmann import DeepBoltzmannMachine
 from skebm.estimators.gaussian_rbm import GaussianRBM
+from skebm.estimators.jem import JEMClassifier
 from skebm.estimators.mixed_rbm import MixedRBM
 from skebm.estimators.outlier import EnergyOutlierDetector
 from skebm.estimators.product import ProductOfExperts
@@ -26,6 +27,7 @@ __all__ = [
     "DeepEBM",
     "EnergyOutlierDetector",
     "GaussianRBM",
+    "JEMClassifier",
     "MixedRBM",
     "ProductOfExperts",
     "RBMClassifier",

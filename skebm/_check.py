@@ -10,7 +10,13 @@ from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition as Composition
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 
 from skebm.exceptions import DataDomainError
 
@@ -23,10 +29,12 @@ __all__ = [
     "check_bits",
     "check_labelled",
     "check_names",
+    "check_partial_labels",
     "check_ratings",
     "check_rows",
     "check_table",
     "check_units",
+    "check_weights",
     "fit_context",
     "meta_fit_context",
     "refuse_few",
@@ -181,6 +189,78 @@ def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarr
         )
     rows = np.add(X.toarray() if issparse(X) else X, 0.0, order="C")
     return rows, y
+
+
+def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ...]:
+    """Return labels and which rows have one.
+
+    A label is missing where y is NaN or None, and where it is -1 unless the other
+    labels are all alike: -1 and 1 alone are two classes.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        For messages.
+    X : ndarray of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,)
+        Labels.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,)
+        The labels.
+    known : ndarray of shape (n_samples,)
+        Whether a row has one, bool.
+
+    Raises
+    ------
+    ValueError
+        If y is None, of another length, or no class label.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is "
+            "None. Pass labels, -1 or NaN where a row has none."
+        )
+    y = column_or_1d(y, warn=True)
+    check_consistent_length(X, y)
+    known = np.ones(len(y), dtype=bool)
+    if y.dtype.kind in "fO":
+        known = np.array([v is not None and v == v for v in y])
+    minus = np.array([not isinstance(v, str) and v == -1 for v in y])
+    if len(set(y[known & ~minus])) > 1:
+        known &= ~minus
+    check_classification_targets(y[known] if known.any() else y)
+    return y, known
+
+
+def check_weights(X: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """Return weights of rows, ones for None.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Rows.
+    sample_weight : array-like of shape (n_samples,), float or None
+        Weights >= 0, not all zero.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        In float64.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or all are zero.
+    """
+    weights: np.ndarray = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
 
 
 def check_bits(

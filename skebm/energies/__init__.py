@@ -16,15 +16,24 @@ from skebm.energies.deep_boltzmann import DeepBoltzmann
 from skebm.energies.denoiser import AtLevel, Denoiser, NoiseConditional, NoisyMLP
 from skebm.energies.energy import Energy, Frozen, Scaled, Sum
 from skebm.energies.exponential_family import ExponentialFamily
+from skebm.energies.features import FeatureEnergy, Readout
 from skebm.energies.gaussians import Gaussians
 from skebm.energies.invariant import Invariant, Rotations, SetEnergy, SignFlip
+from skebm.energies.joint import (
+    JointEnergy,
+    JointNetwork,
+    JointPatterns,
+    JointTilted,
+    OfLabel,
+)
 from skebm.energies.latent import LatentVariable
 from skebm.energies.local import LocalMemory
 from skebm.energies.memory import Memory
 from skebm.energies.mixed_units import CategoricalUnits, MixedUnits
 from skebm.energies.module import Module
-from skebm.energies.networks import MLP, ResidualMLP
 from skebm.energies.ordinal_rbm import OrdinalRBM, RatedRows, Ratings
+from skebm.energies.patterns import ClassPatterns
+from skebm.energies.perceptrons import MLP, ResidualMLP
 from skebm.energies.quadratic import Quadratic
 from skebm.energies.rbm import RBM
 from skebm.energies.regions import Ball, Box, Mask, Simplex
@@ -45,6 +54,7 @@ __all__ = [
     "Box",
     "CategoricalUnits",
     "Checkpointed",
+    "ClassPatterns",
     "ClassRBM",
     "Conditioned",
     "Constrained",
@@ -55,12 +65,17 @@ __all__ = [
     "Denoiser",
     "Energy",
     "ExponentialFamily",
+    "FeatureEnergy",
     "Frozen",
     "GaussianUnits",
     "Gaussians",
     "Guided",
     "Interpolated",
     "Invariant",
+    "JointEnergy",
+    "JointNetwork",
+    "JointPatterns",
+    "JointTilted",
     "LatentVariable",
     "LocalMemory",
     "Mask",
@@ -71,11 +86,13 @@ __all__ = [
     "Module",
     "NoiseConditional",
     "NoisyMLP",
+    "OfLabel",
     "OrdinalRBM",
     "Penalized",
     "Quadratic",
     "RatedRows",
     "Ratings",
+    "Readout",
     "Rescaled",
     "ResidualMLP",
     "Rotations",

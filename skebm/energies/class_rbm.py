@@ -74,8 +74,8 @@ class ClassRBM(RBM):
         bias = self._split(self.visible_bias)[1]
         return nn.functional.softplus(fields).sum(2) + bias
 
-    def marginal(self, x: Tensor) -> Tensor:
-        """Return E(x) = -log sum_y exp(-E(x, y)).
+    def class_energies(self, x: Tensor) -> Tensor:
+        """Return E(x, y) of every label.
 
         Parameters
         ----------
@@ -84,13 +84,28 @@ class ClassRBM(RBM):
 
         Returns
         -------
-        Tensor of shape (n,)
-            The free energy with the label summed out.
+        Tensor of shape (n, n_classes)
+            The free energy with each of the labels.
         """
         bias = self._split(self.visible_bias)[0]
-        return -(x @ bias) - self.class_fields(x).logsumexp(1)
+        return -(x @ bias)[:, None] - self.class_fields(x)
 
-    def hidden_mean_of_bits(self, x: Tensor) -> Tensor:
+    def log_proba(self, x: Tensor) -> Tensor:
+        """Return log p(y | x).
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows without their labels.
+
+        Returns
+        -------
+        Tensor of shape (n, n_classes)
+            In nats.
+        """
+        return self.class_fields(x).log_softmax(1)
+
+    def features(self, x: Tensor) -> Tensor:
         """Return p(h = 1 | x), the label summed out.
 
         Parameters

@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from skebm.energies.energy import Energy
+from skebm.energies.features import SequentialEnergy
 from skebm.energies.networks import (
     LAST_SCALE,
     activation_named,
@@ -17,7 +17,7 @@ from skebm.energies.networks import (
 )
 
 
-class Convolutional(Energy):
+class Convolutional(SequentialEnergy):
     """A convolutional network as the energy of an image.
 
     E(x) = w' a(K_k * ... a(K_1 * x)) + b with 3 x 3 kernels K_i of stride 2: each layer
@@ -60,8 +60,6 @@ class Convolutional(Energy):
     torch.Size([5])
     """
 
-    network: nn.Sequential
-
     def __init__(
         self,
         image_shape: tuple[int, ...],
@@ -89,11 +87,6 @@ class Convolutional(Energy):
         last = linear(math.prod(shape), 1, generator=generator, scale=LAST_SCALE)
         self.network = nn.Sequential(*layers, nn.Flatten(), last)
         return self
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the network's output, shape (n,)."""
-        e: Tensor = self.network(x).squeeze(1)
-        return e
 
 
 class ConvolutionalBlock(nn.Module):

@@ -60,16 +60,7 @@ class Module(Energy):
     def build(self, n_features: int, *, generator: Generator | None = None) -> Self:
         """Call the factory, and the network once on two rows of zeros."""
         generator = seeded(generator)
-        limit, device = 2**62, generator.device
-        drawn = torch.randint(limit, (), generator=generator, device=device)
-        seed = int(drawn)
-        # Empty until CUDA is in use, and seeding all devices would start it.
-        accelerators = torch.cuda.default_generators
-        with torch.random.fork_rng(list(range(len(accelerators)))), torch.no_grad():
-            for source in (torch.default_generator, *accelerators):
-                source.manual_seed(seed)
-            self.network = self._checked(self.factory(n_features)).to(device)
-            self._probe(n_features, device)
+        self.network = built_by(self.factory, n_features, generator, probe=self._probe)
         return self
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,20 +76,62 @@ class Module(Energy):
             )
         return e
 
-    def _checked(self, network: nn.Module) -> nn.Module:
-        """Return what the factory made, if it is a module."""
+    def _probe(self, network: nn.Module, rows: Tensor) -> None:
+        """Meet a wrong shape now."""
+        self.network = network
+        self(rows)
+
+
+def built_by(
+    factory: Callable[[int], nn.Module],
+    n_features: int,
+    generator: Generator,
+    *,
+    probe: Callable[[nn.Module, Tensor], object],
+) -> nn.Module:
+    """Return the module that a user's factory makes, with weights from a generator.
+
+    Parameters
+    ----------
+    factory : callable
+        Maps the number of columns to a module.
+    n_features : int
+        Columns.
+    generator : Generator
+        Seeds torch's global generators while the factory runs; the module ends on its
+        device.
+    probe : callable
+        Called with the module, in eval mode, and two rows of zeros.
+
+    Returns
+    -------
+    Module
+        As made, with the state of lazy layers too.
+
+    Raises
+    ------
+    ValueError
+        If the factory returns something else.
+    """
+    device = generator.device
+    drawn = torch.randint(2**62, (), generator=generator, device=device)
+    seed = int(drawn)
+    # Empty until CUDA is in use, and seeding all devices would start it.
+    accelerators = torch.cuda.default_generators
+    with torch.random.fork_rng(list(range(len(accelerators)))), torch.no_grad():
+        for source in (torch.default_generator, *accelerators):
+            source.manual_seed(seed)
+        network = factory(n_features)
         if not isinstance(network, nn.Module):
             raise ValueError(
-                f"Got {type(network).__name__} from factory={self.factory!r}, but "
+                f"Got {type(network).__name__} from factory={factory!r}, but "
                 "expected a torch.nn.Module that maps rows to energies. Return one."
             )
-        return network
-
-    def _probe(self, n_features: int, device: torch.device) -> None:
-        """Meet a wrong shape now, and make lazy layers from the forked generator."""
-        weights = (p for p in self.network.parameters() if p.is_floating_point())
+        network = network.to(device)
+        weights = (p for p in network.parameters() if p.is_floating_point())
         dtype = next((weight.dtype for weight in weights), None)
-        training = self.network.training
-        self.network.eval()
-        self(torch.zeros(2, n_features, dtype=dtype, device=device))
-        self.network.train(training)
+        training = network.training
+        network.eval()
+        # Lazy layers are made here, from the forked generator.
+        probe(network, torch.zeros(2, n_features, dtype=dtype, device=device))
+        return network.train(training)

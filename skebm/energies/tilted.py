@@ -96,9 +96,23 @@ class Tilted(Energy):
         Tensor of shape (n,)
             -log p(x) / b(x), up to log Z.
         """
-        seen = x if self.reach is None else x.clamp(-self.reach, self.reach)
-        e: Tensor = self.tilt(seen)
+        e: Tensor = self.tilt(self.seen(x))
         return e
+
+    def seen(self, x: Tensor) -> Tensor:
+        """Return rows as the tilt sees them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            Clipped to +- ``reach``.
+        """
+        return x if self.reach is None else x.clamp(-self.reach, self.reach)
 
     def log_base_partition(self) -> float:
         """Return log Z of the base.

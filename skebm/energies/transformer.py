@@ -5,7 +5,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
-from skebm.energies.energy import Energy
+from skebm.energies.features import FeatureEnergy
 from skebm.energies.networks import LAST_SCALE, linear, perceptron, seeded
 
 
@@ -57,7 +57,7 @@ class AttentionBlock(nn.Module):
         return seen.transpose(1, 2).flatten(2)
 
 
-class Transformer(Energy):
+class Transformer(FeatureEnergy):
     """A transformer over the columns of a table as the energy.
 
     Column j enters as the token x_j u_j + c_j with learned vectors u_j and c_j, which
@@ -149,6 +149,16 @@ class Transformer(Energy):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output, shape (n,)."""
-        tokens = x[:, :, None] * self.slope + self.intercept
-        e: Tensor = self.last(self.norm(self.blocks(tokens)).mean(1)).squeeze(1)
+        e: Tensor = self.last(self.features(x)).squeeze(1)
         return e
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the mean of the last tokens, shape (n, width)."""
+        tokens = x[:, :, None] * self.slope + self.intercept
+        out: Tensor = self.norm(self.blocks(tokens)).mean(1)
+        return out
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers per token."""
+        return self.width

@@ -2,7 +2,14 @@
 
 from sklearn.base import clone
 
-from skebm.energies import MLP, Denoiser, Quadratic, ResidualMLP, Transformer
+from skebm.energies import (
+    MLP,
+    ClassPatterns,
+    Denoiser,
+    Quadratic,
+    ResidualMLP,
+    Transformer,
+)
 from skebm.objectives import (
     Adversarial,
     ConditionalLikelihood,
@@ -59,6 +66,18 @@ NORMALIZERS = {
     "quadrature": Quadrature(),
     "ais": AIS(),
     "smc": SMC(),
+}
+
+BACKBONES = {
+    "mlp": MLP(hidden=(64, 64)),
+    "residual": ResidualMLP(),
+    "transformer": Transformer(),
+    "linear": None,
+}
+GENERATIVE = {
+    "patterns": ClassPatterns(),
+    "tilted": "auto",
+    "network": "network",
 }
 
 RBM_OBJECTIVES = {

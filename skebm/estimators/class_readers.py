@@ -1,7 +1,8 @@
-"""What a fitted classification RBM tells of rows and labels."""
+"""What a fitted joint energy tells of rows and labels."""
+
+from abc import ABC, abstractmethod
 
 import numpy as np
-import torch
 from scipy.special import log_softmax
 from sklearn.base import (
     ClassifierMixin,
@@ -10,22 +11,30 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import check_bits, check_units
-from skebm._torch import in_chunks, refuse_forked_process, to_numpy
+from skebm._torch import refuse_forked_process
 from skebm.base import Fitting
-from skebm.estimators.rbm_drawing import drawn
-
-CHUNK = 64
-"""Rows per chunk of the readers."""
-
-ADVICE = "put a KBinsDiscretizer with one-hot codes before it"
-"""On rows that are not bits at heart."""
 
 
 class ClassReaders(
-    ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, Fitting
+    ClassNamePrefixFeaturesOutMixin, ClassifierMixin, TransformerMixin, Fitting, ABC
 ):
-    """The readers of a `ClassRBM` in ``energy_`` with labels ``classes_``."""
+    """The readers of an energy of rows and labels.
+
+    ``energy_`` has ``class_energies``: E(x, y), ``log_proba``: log p(y | x), and
+    ``features``; a subclass fits it with the labels ``classes_``.
+    """
+
+    @abstractmethod
+    def _rows(self, X):
+        """Return X checked against the columns of ``fit``."""
+
+    @abstractmethod
+    def _measure(self, rows, function):
+        """Return a function of rows as the energy takes them, in double precision."""
+
+    @abstractmethod
+    def _drawn(self, n_samples, place, seed):
+        """Return new rows, of the class at ``place`` unless that is None."""
 
     def energy(self, X, y=None):
         """Return E(x) = -log sum_y exp(-E(x, y)), or E(x, y) where labels are given.
@@ -42,13 +51,13 @@ class ClassReaders(
         ndarray of shape (n_samples,)
             Low means typical, float64.
         """
-        machine, rows = self._machine(), self._rows(X)
+        energy, rows = self._energy(), self._rows(X)
         if y is None:
-            e = self._measure(rows, machine.marginal)
+            e = self._measure(rows, lambda x: -(-energy.class_energies(x)).logsumexp(1))
         else:
             codes = self._codes(np.asarray(y).reshape(len(rows)))
-            e = self._measure(np.column_stack([rows, codes]), machine)
-        return e.astype(np.float32).astype(np.float64)
+            e = self._measure(rows, energy.class_energies)[np.arange(len(rows)), codes]
+        return in_single(e)
 
     def predict_log_proba(self, X):
         """Return log p(y | x) of every class.
@@ -63,11 +72,9 @@ class ClassReaders(
         ndarray of shape (n_samples, n_classes)
             In nats, in the order of ``classes_``.
         """
-        machine = self._machine()
-        log_p = self._measure(
-            self._rows(X), lambda x: machine.class_fields(x).log_softmax(1)
-        )
-        return log_softmax(log_p.astype(np.float32).astype(np.float64), axis=1)
+        energy, rows = self._energy(), self._rows(X)
+        log_p = self._measure(rows, energy.log_proba)
+        return log_softmax(in_single(log_p), axis=1)
 
     def predict_proba(self, X):
         """Return p(y | x) of every class.
@@ -117,7 +124,7 @@ class ClassReaders(
         return self.classes_[best]
 
     def transform(self, X):
-        """Return the probabilities of the hidden bits, p(h = 1 | x).
+        """Return the features that the classes are read from.
 
         Parameters
         ----------
@@ -126,17 +133,14 @@ class ClassReaders(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components)
-            The label summed out, in the floating type of X.
+        ndarray of shape (n_samples, n_outputs)
+            Hidden bits or units of the last hidden layer, in the floating type of X.
         """
-        machine, rows = self._machine(), self._rows(X)
-        return self._measure(rows, machine.hidden_mean_of_bits).astype(rows.dtype)
+        energy, rows = self._energy(), self._rows(X)
+        return in_single(self._measure(rows, energy.features)).astype(rows.dtype)
 
     def sample(self, n_samples=1, y=None, *, random_state=None):
         """Draw new rows, of one class if it is named.
-
-        Exact up to 16 hidden bits; else each row is annealed from independent columns
-        and moved by 100 Gibbs steps.
 
         Parameters
         ----------
@@ -150,33 +154,19 @@ class ClassReaders(
         Returns
         -------
         ndarray or DataFrame of shape (n_samples, n_features)
-            Rows of bits.
+            In the units of X.
         """
-        machine = self._machine()
+        self._energy()
         if n_samples < 1:
             raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
-        rows = np.full((n_samples, self.n_features_in_ + 1), np.nan)
-        if y is not None:
-            rows[:, -1] = self._codes(np.array([y]))
-        found = drawn(machine, rows, self._seed(random_state))
-        return self._named(found[:, :-1])
+        place = None if y is None else int(self._codes(np.array([y]))[0])
+        return self._named(self._drawn(n_samples, place, self._seed(random_state)))
 
-    def _machine(self):
+    def _energy(self):
         """Return the fitted energy."""
         check_is_fitted(self)
         refuse_forked_process()
         return self.energy_
-
-    def _rows(self, X):
-        """Return X checked against the columns of ``fit``, in [0, 1]."""
-        rows = check_units(self, X, reset=False, allow_nan=False)
-        return check_bits(self, rows, ADVICE)
-
-    def _measure(self, rows, function):
-        """Return a function of rows, computed in double precision."""
-        x = torch.from_numpy(rows).to(self.device_, torch.float64)
-        with torch.inference_mode():
-            return to_numpy(in_chunks(lambda chunk: (function(chunk),), CHUNK, x)[0])
 
     def _codes(self, y):
         """Return the places of labels among the classes."""
@@ -192,8 +182,21 @@ class ClassReaders(
         """Tell whether the last fit came to its end."""
         return hasattr(self, "energy_")
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+
+def in_single(values):
+    """Return numbers rounded to single precision, as float64.
+
+    The place of a row in its chunk can change the last bits of a matrix product.
+
+    Parameters
+    ----------
+    values : ndarray
+        In double precision.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape, finite.
+    """
+    largest = np.finfo(np.float32).max
+    return np.clip(values, -largest, largest).astype(np.float32).astype(np.float64)

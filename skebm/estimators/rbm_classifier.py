@@ -13,19 +13,28 @@ from skebm._check import (
     StrOptions,
     check_bits,
     check_labelled,
+    check_units,
     fit_context,
     refuse_few,
 )
 from skebm._torch import (
+    in_chunks,
     make_generator,
     refuse_forked_process,
     resolve_device,
     to_numpy,
 )
 from skebm.energies import ClassRBM
-from skebm.estimators.class_readers import ADVICE, ClassReaders
+from skebm.estimators.class_readers import ClassReaders
 from skebm.estimators.class_training import train_classifier
+from skebm.estimators.rbm_drawing import drawn
 from skebm.exceptions import InterruptedFitWarning
+
+CHUNK = 64
+"""Rows per chunk of the readers."""
+
+ADVICE = "put a KBinsDiscretizer with one-hot codes before it"
+"""On rows that are not bits at heart."""
 
 
 class RBMClassifier(ClassReaders):
@@ -247,3 +256,31 @@ class RBMClassifier(ClassReaders):
         self.intercept_hidden_ = to_numpy(rbm.hidden_bias)
         self._n_features_out = self.n_components
         self.energy_ = rbm.double().requires_grad_(False).eval()
+
+    def _rows(self, X):
+        """Return X checked against the columns of ``fit``, in [0, 1]."""
+        rows = check_units(self, X, reset=False, allow_nan=False)
+        return check_bits(self, rows, ADVICE)
+
+    def _measure(self, rows, function):
+        """Return a function of rows, computed in double precision."""
+        x = torch.from_numpy(rows).to(self.device_, torch.float64)
+        with torch.inference_mode():
+            return to_numpy(in_chunks(lambda chunk: (function(chunk),), CHUNK, x)[0])
+
+    def _drawn(self, n_samples, place, seed):
+        """Return rows of bits, with the label given or drawn too.
+
+        Exact up to 16 hidden bits; else each row is annealed from independent columns
+        and moved by 100 Gibbs steps.
+        """
+        rows = np.full((n_samples, self.n_features_in_ + 1), np.nan)
+        if place is not None:
+            rows[:, -1] = place
+        return drawn(self.energy_, rows, seed)[:, :-1]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import torch
 
-from skebm.energies.views import Standardized
+from skebm.energies.views import Standardized, shares_unit
 
 FARTHEST = 1e15
 """Scaled values are clipped to it, so that their squares fit in single precision."""
@@ -58,6 +58,37 @@ def column_location_and_scale(x):
     own = np.where(np.abs(middle) < tiny, 1.0, np.abs(middle))
     location = np.where(varies, mean * size, middle)
     return location, np.where(varies, size * sd, own)
+
+
+def middle_and_quarter_range(x):
+    """Return the middle of the columns and a quarter of their ranges.
+
+    Columns in one unit, such as pixels, share middle and range: scaled apart, a pixel
+    that is seldom set would outweigh all others.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n_samples, n_features)
+        Finite rows of any size.
+
+    Returns
+    -------
+    location, scale : ndarray of shape (n_features,)
+        In float64; the scale of a constant column is its size, or 1 if that is 0 or
+        too small to divide by.
+    """
+    rows = x.astype(np.float64)
+    low, high = rows.min(0), rows.max(0)
+    shared = shares_unit(torch.from_numpy(rows)).numpy()
+    if shared.any():
+        low = np.where(shared, low[shared].min(), low)
+        high = np.where(shared, high[shared].max(), high)
+    location, scale = low / 2 + high / 2, high / 8 - low / 8
+    scale *= 2
+    size, tiny = np.abs(location), np.finfo(np.float64).tiny
+    varies = scale > np.maximum(10 * np.finfo(np.float64).eps * size, tiny)
+    own = np.where(size < tiny, 1.0, size)
+    return location, np.where(varies, scale, own)
 
 
 def warn_of_denormals(x, places):

@@ -12,6 +12,7 @@ from skebm.objectives.deep_boltzmann import DeepBoltzmannLikelihood
 from skebm.objectives.denoising import DenoisingScoreMatching, MultiNoiseScoreMatching
 from skebm.objectives.drawn_rows import DrawnRowsLikelihood
 from skebm.objectives.exact_likelihood import ExactLikelihood
+from skebm.objectives.joint import JointLikelihood
 from skebm.objectives.margin import Margin
 from skebm.objectives.noise_contrastive import NoiseContrastive
 from skebm.objectives.objective import Loss, Objective
@@ -31,6 +32,7 @@ __all__ = [
     "DenoisingScoreMatching",
     "DrawnRowsLikelihood",
     "ExactLikelihood",
+    "JointLikelihood",
     "Loss",
     "Margin",
     "MaximumLikelihood",

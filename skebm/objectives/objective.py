@@ -73,6 +73,23 @@ class Objective(Params, ABC):
         """
         return nn.Module()
 
+    def argument(self, energy: Energy, rows: Tensor) -> Tensor:
+        """Return what E maps of training rows, which may bring targets with them.
+
+        Parameters
+        ----------
+        energy : Energy
+            The energy in training.
+        rows : Tensor of shape (n, ...)
+            Training rows.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            The rows themselves by default.
+        """
+        return rows
+
     def criterion(
         self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator
     ) -> float:

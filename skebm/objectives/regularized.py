@@ -85,6 +85,10 @@ class Regularized(Objective):
             )
         return self.objective.init(energy, x, generator=generator)
 
+    def argument(self, energy: Energy, rows: Tensor) -> Tensor:
+        """Return what the penalised objective says."""
+        return self.objective.argument(energy, rows)
+
     def criterion(
         self, energy: Energy, rows: Tensor, state: nn.Module, *, generator: Generator
     ) -> float:

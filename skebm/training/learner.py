@@ -120,7 +120,8 @@ class Learner:
             raise Diverged("the weights are not finite")
         with torch.no_grad():
             # NaN is a missing entry, for the energies that know it.
-            e = self.energy(self.x[: self.batch_size].nan_to_num(0.0))
+            rows = self.objective.argument(self.energy, self.x[: self.batch_size])
+            e = self.energy(rows.nan_to_num(0.0))
         largest = float(e.abs().max())
         if not largest < math.sqrt(torch.finfo(e.dtype).max):
             raise Diverged(f"the energies reach {largest:.3g}")

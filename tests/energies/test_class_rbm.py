@@ -35,7 +35,12 @@ def test_label_given_row_is_a_sum_over_hidden_bits(rbm):
         assert_close(
             rbm.class_fields(x).softmax(1), joint.softmax(1), atol=1e-9, rtol=0
         )
-        assert_close(rbm.marginal(x), -joint.logsumexp(1), atol=1e-9, rtol=0)
+        assert_close(
+            -(-rbm.class_energies(x)).logsumexp(1),
+            -joint.logsumexp(1),
+            atol=1e-9,
+            rtol=0,
+        )
         rows = torch.cat([x.repeat_interleave(K, 0), states(K).repeat(len(x), 1)], 1)
         assert_close(rbm(rows), -joint.flatten(), atol=1e-9, rtol=0)
 
@@ -44,7 +49,7 @@ def test_joint_law_sums_to_one(rbm):
     with torch.no_grad():
         total = (-rbm(states(2, 2, 2, K))).logsumexp(0)
         assert float(total) == pytest.approx(LayerSum()(rbm).value, abs=1e-9)
-        assert_close((-rbm.marginal(bits(D))).logsumexp(0), total)
+        assert_close((-rbm.class_energies(bits(D))).flatten().logsumexp(0), total)
 
 
 def test_hidden_means_sum_the_label_out(rbm):
@@ -56,4 +61,4 @@ def test_hidden_means_sum_the_label_out(rbm):
             for y in range(K)
         ]
         expected = sum(q * h for q, h in zip(p, given, strict=True))
-        assert_close(rbm.hidden_mean_of_bits(x)[5], expected, atol=1e-9, rtol=0)
+        assert_close(rbm.features(x)[5], expected, atol=1e-9, rtol=0)

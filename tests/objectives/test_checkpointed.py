@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skebm.energies import Quadratic
 from skebm.energies.checkpointed import Checkpointed
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import DenoisingScoreMatching, NoiseContrastive, ScoreMatching
 
 

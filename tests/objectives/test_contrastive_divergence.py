@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from skebm._torch import uniform_like
 from skebm.energies import Energy, Frozen, Quadratic
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import ContrastiveDivergence, MaximumLikelihood
 from skebm.samplers import MALA, ULA, ChainState, Sampler, StepInfo
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from skebm.energies import Energy, Gaussians, Quadratic
 from skebm.energies.denoiser import Denoiser, NoisyMLP
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import DenoisingScoreMatching, MultiNoiseScoreMatching
 
 

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from torch.testing import assert_close
 
 from skebm.energies import Frozen, Gaussians, Quadratic, Tilted
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import NoiseContrastive, RankingNoiseContrastive
 
 

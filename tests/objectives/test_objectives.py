@@ -26,7 +26,7 @@ from skebm.energies import (
     Tilted,
 )
 from skebm.energies.denoiser import NoisyMLP
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import (
     Adversarial,
     BoltzmannLikelihood,

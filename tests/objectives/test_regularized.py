@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from skebm.energies import Frozen, Quadratic
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import (
     ContrastiveDivergence,
     NoiseContrastive,

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from skebm.energies import Quadratic
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.objectives import ScoreMatching, SlicedScoreMatching
 
 

@@ -23,7 +23,7 @@ from toys import (
 )
 
 from skebm.energies import RBM, Frozen, Quadratic, Sum, Tilted
-from skebm.energies.networks import MLP
+from skebm.energies.perceptrons import MLP
 from skebm.exceptions import DivergenceError
 from skebm.objectives import NoiseContrastive, RBMLikelihood
 from skebm.trainer import Trainer

@@ -1,0 +1,71 @@
+"""Which energy and objective the settings of a joint energy classifier stand for."""
+
+from sklearn.base import clone
+
+from skebm.energies import ClassPatterns
+from skebm.estimators.choices import BACKBONES, GENERATIVE, OBJECTIVES, resolve
+from skebm.objectives import ContrastiveDivergence, NoiseContrastive
+from skebm.samplers import ULA
+
+LANGEVIN = ContrastiveDivergence(
+    n_steps=20,
+    sampler=ULA(step_size=0.01),
+    persistent=True,
+    energy_penalty=0.01,
+)
+"""Persistent contrastive divergence by Langevin steps."""
+
+WEIGHTS = {"tilted": 1.0, "network": 0.1}
+"""What ``generative_weight="auto"`` means."""
+
+
+def settings_of(params):
+    """Return an estimator's parameters with its strings resolved.
+
+    Parameters
+    ----------
+    params : dict
+        Of `JEMClassifier`.
+
+    Returns
+    -------
+    dict
+        For `JointRecipe`.
+
+    Raises
+    ------
+    ValueError
+        If an objective is given for an energy that has nothing to train with it.
+    """
+    backbone, generative = params["backbone"], params["generative"]
+    if isinstance(backbone, str):
+        backbone = BACKBONES[backbone]
+    if isinstance(generative, str):
+        generative = GENERATIVE[generative]
+    objective, weight = params["objective"], params["generative_weight"]
+    if generative is None or isinstance(generative, ClassPatterns):
+        _refuse_objective(params)
+        objective, weight = None, 0.0
+    else:
+        kind = "network" if generative == "network" else "tilted"
+        usual = LANGEVIN if kind == "network" else NoiseContrastive()
+        objective = usual if objective == "auto" else resolve(objective, OBJECTIVES)
+        weight = WEIGHTS[kind] if weight == "auto" else float(weight)
+    return params | {
+        "backbone": None if backbone is None else clone(backbone),
+        "generative": generative,
+        "objective": None if objective is None else clone(objective),
+        "generative_weight": weight,
+    }
+
+
+def _refuse_objective(params):
+    """Raise where an objective or its weight is given and nothing is trained by it."""
+    for name in ("objective", "generative_weight"):
+        value = params[name]
+        if not isinstance(value, str) or value != "auto":
+            raise ValueError(
+                f"Got {name}={value!r} with generative={params['generative']!r}, whose "
+                "p(x) is not trained. Pass generative='tilted' or 'network', or leave "
+                f"{name}='auto'."
+            )

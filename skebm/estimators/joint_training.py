@@ -1,0 +1,360 @@
+"""From labelled rows to a joint energy: what p(x) is, how long, at what temperature."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from skebm._torch import make_generator
+from skebm.energies import ClassPatterns, JointNetwork, JointPatterns, JointTilted
+from skebm.estimators.bases import base_of, fitted_base
+from skebm.estimators.partial_labels import label_shares
+from skebm.estimators.recipes import LEAST_REACH
+from skebm.objectives import JointLikelihood
+from skebm.trainer import Trainer
+
+N_FOLDS = 3
+"""Fits without a part of the rows, on which the temperature is read."""
+
+N_UPDATES, LEAST_EPOCHS = 400, 10
+"""Updates of a training, unless that is fewer epochs."""
+
+ONE_EPOCH = {"max_iter": 1, "schedule": "constant", "n_warmup_steps": 0}
+"""Of training on a part of a stream."""
+
+HOTTEST = 20.0
+"""Largest temperature; the smallest is its inverse."""
+
+HELD_OUT = 0.1
+"""Share of the labelled rows that early stopping looks at."""
+
+PATIENCE, VALID_EVERY = 10, 2
+"""Looks at held-out rows without a gain before an early stop; epochs between looks."""
+
+
+class JointRecipe:
+    """How an estimator's settings make a joint energy of labelled rows.
+
+    Parameters
+    ----------
+    params : dict
+        Of `JEMClassifier`, its strings resolved: "backbone" is a FeatureEnergy or
+        None, "generative" a ClassPatterns, a base of `bases`, "network" or None,
+        "objective" an Objective or None.
+    n_classes : int
+        Classes.
+    factors : ndarray of shape (n_classes,)
+        Factors on the loss of each class.
+    device : device
+        Where to train.
+    seed : int
+        Of all randomness.
+    """
+
+    def __init__(self, params, n_classes, factors, device, seed):
+        self.params, self.n_classes, self.factors = params, n_classes, factors
+        self.device, self.seed = device, seed
+        self.interrupted = False
+
+    def fit(self, rows):
+        """Return a trained energy with its temperature calibrated.
+
+        Parameters
+        ----------
+        rows : LabelledRows
+            Training rows.
+
+        Returns
+        -------
+        energy : JointEnergy
+            In double precision, in eval mode.
+        history : History
+            Of its training.
+        """
+        temperature = 1.0
+        if self.params["calibration"] is not None:
+            temperature = self._temperature(rows)
+        energy, history = self.trained(rows)
+        energy.network.temperature.fill_(temperature)
+        return energy, history
+
+    def trained(self, rows):
+        """Return an energy trained on rows.
+
+        Parameters
+        ----------
+        rows : LabelledRows
+            Training rows.
+
+        Returns
+        -------
+        energy : JointEnergy
+            In double precision, in eval mode.
+        history : History
+            Of its training.
+        """
+        held_out = rows.take([])
+        if self.params["early_stopping"]:
+            rows, held_out = without_some(rows, self.seed)
+        shares = label_shares(rows, self.n_classes)
+        energy = self._energy(rows, shares)
+        x = self.training_rows(energy, rows, shares)
+        x_valid = self._unseen_rows(energy, held_out) if len(held_out.z) else None
+        history = self.run(energy, x, x_valid)
+        return energy.double(), history
+
+    def started(self, rows):
+        """Return an energy after one epoch on the first rows of a stream.
+
+        Parameters
+        ----------
+        rows : LabelledRows
+            The rows.
+
+        Returns
+        -------
+        energy : JointEnergy
+            In double precision, in eval mode.
+        history : History
+            Of the epoch.
+        """
+        shares = label_shares(rows, self.n_classes)
+        energy = self._energy(rows, shares)
+        x = self.training_rows(energy, rows, shares)
+        history = self.run(energy, x, **ONE_EPOCH)
+        return energy.double(), history
+
+    def continued(self, energy, rows):
+        """Train an energy for one epoch on more rows, in place.
+
+        Parameters
+        ----------
+        energy : JointEnergy
+            Trained; its patterns, if it has some, grow by the rows.
+        rows : LabelledRows
+            The rows; those without a label get the probabilities that the energy
+            gives them.
+
+        Returns
+        -------
+        History
+            Of the epoch.
+        """
+        z = torch.from_numpy(rows.z).to(self.device)
+        shares = np.eye(self.n_classes)[np.maximum(rows.codes, 0)]
+        with torch.no_grad():
+            guess = energy.log_proba(z).exp().cpu().numpy()
+        shares = np.where(rows.codes[:, None] < 0, guess, shares)
+        if self._n_given:
+            columns = torch.from_numpy(shares), torch.from_numpy(rows.weights)
+            energy.patterns.extend(z, *(c.to(self.device) for c in columns))
+        energy.network.requires_grad_(True)
+        x = self.training_rows(energy, rows, shares)
+        return self.run(energy, x, **ONE_EPOCH)
+
+    def run(self, energy, x, x_valid=None, **settings):
+        """Train an energy in place.
+
+        Parameters
+        ----------
+        energy : JointEnergy
+            Built, on the device.
+        x, x_valid : Tensor or None
+            Rows of `JointLikelihood`.
+        **settings : dict
+            Fields of `Trainer` that replace the estimator's.
+
+        Returns
+        -------
+        History
+            Of the run.
+        """
+        params, n_given = self.params, self._n_given
+        objective = JointLikelihood(
+            None if n_given else params["objective"],
+            weight=params["generative_weight"],
+            alpha=params["alpha"],
+            n_given=n_given,
+        )
+        n_batches = math.ceil(len(x) / params["batch_size"])
+        n_epochs = params["max_iter"]
+        if n_epochs == "auto":
+            n_epochs = max(LEAST_EPOCHS, math.ceil(N_UPDATES / n_batches))
+        known = {
+            "max_iter": n_epochs,
+            "batch_size": params["batch_size"],
+            "learning_rate": params["learning_rate"],
+            "ema": 0.0,
+            "early_stopping": x_valid is not None,
+            "n_iter_no_change": PATIENCE,
+            "valid_every": VALID_EVERY,
+        }
+        generator = make_generator(self.seed, self.device)
+        history = Trainer(**known | settings).run(
+            energy, objective, x, x_valid=x_valid, generator=generator
+        )
+        self.interrupted |= history.interrupted
+        return history
+
+    def training_rows(self, energy, rows, shares):
+        """Return rows as `JointLikelihood` takes them: their own copies left out.
+
+        Parameters
+        ----------
+        energy : JointEnergy
+            Built; its last patterns, if it has some, are the rows.
+        rows : LabelledRows
+            Training rows.
+        shares : ndarray of shape (n, n_classes)
+            Probabilities of their labels.
+
+        Returns
+        -------
+        Tensor of shape (n, d + n_given + n_classes)
+            Of the type of the energy's weights.
+        """
+        known = rows.codes >= 0
+        if self._n_given:
+            known = np.ones(len(known), dtype=bool)
+        targets = shares * self.factors * (rows.weights * known)[:, None]
+        targets *= len(targets) / max(targets.sum(), np.finfo(float).tiny)
+        given = None
+        if self._n_given:
+            n_before = len(energy.patterns.patterns) - len(rows.z)
+            given = energy.patterns.left_out(n_before)
+        return self._packed(energy, rows.z, given, targets)
+
+    def _unseen_rows(self, energy, rows):
+        """Return held-out rows as `JointLikelihood` takes them."""
+        targets = np.eye(self.n_classes)[rows.codes] * self.factors
+        targets *= rows.weights[:, None]
+        targets *= len(targets) / targets.sum()
+        z = torch.from_numpy(rows.z).to(self.device)
+        given = energy.patterns.log_joint(z) if self._n_given else None
+        return self._packed(energy, rows.z, given, targets)
+
+    def _packed(self, energy, z, given, targets):
+        """Return rows, what is given and targets side by side."""
+        weight = energy.network.last.weight
+        columns = [torch.from_numpy(z), torch.from_numpy(targets)]
+        if given is not None:
+            columns.insert(1, given.log_softmax(1))
+        return torch.cat([column.to(weight) for column in columns], 1)
+
+    @property
+    def _n_given(self):
+        """Columns of log p(x, y) in the training rows."""
+        patterns = isinstance(self.params["generative"], ClassPatterns)
+        return self.n_classes if patterns else 0
+
+    def _energy(self, rows, shares):
+        """Return an energy, built, before its training."""
+        generator = make_generator(self.seed)
+        backbone, kind = self.params["backbone"], self.params["generative"]
+        backbone = None if backbone is None else clone(backbone)
+        z = torch.from_numpy(rows.z)
+        if isinstance(kind, ClassPatterns):
+            weights = torch.from_numpy(rows.weights)
+            patterns = clone(kind).to(self.device)
+            patterns.store(
+                *(c.to(self.device) for c in (z, torch.from_numpy(shares), weights))
+            )
+            energy = JointPatterns(patterns, backbone)
+        else:
+            energy = JointNetwork(backbone, self.n_classes)
+            if kind not in (None, "network"):
+                energy = self._tilted(rows.z, energy)
+        return energy.build(z.shape[1], generator=generator).to(self.device)
+
+    def _tilted(self, z, network):
+        """Return a base of the rows, tilted by a network."""
+        folds = KFold(min(N_FOLDS, len(z)), shuffle=True, random_state=self.seed)
+        base = self.params["generative"]
+        law = fitted_base(base_of(base, z, list(folds.split(z)), self.seed), z)
+        reach = max(LEAST_REACH, 1.2 * float(np.abs(z).max()))
+        return JointTilted(law, network, reach=reach)
+
+    def _temperature(self, rows):
+        """Return the temperature at which rows that a fit did not see are likeliest."""
+        known = rows.take(rows.codes >= 0)
+        fewest = np.bincount(known.codes, minlength=self.n_classes).min()
+        if fewest < 2:
+            return 1.0
+        splitter = StratifiedKFold(
+            min(N_FOLDS, fewest), shuffle=True, random_state=self.seed
+        )
+        places = np.flatnonzero(rows.codes >= 0)
+        scores = torch.empty(len(places), self.n_classes, dtype=torch.float64)
+        for _, test in splitter.split(known.z, known.codes):
+            kept = np.ones(len(rows.codes), dtype=bool)
+            kept[places[test]] = False
+            energy, _ = self.trained(rows.take(kept))
+            if self.interrupted:
+                return 1.0
+            z = torch.from_numpy(known.z[test]).to(self.device)
+            with torch.no_grad():
+                scores[test] = energy.scores(z).cpu()
+        weights = known.weights * self.factors[known.codes]
+        return likeliest_temperature(scores, known.codes, weights)
+
+
+def likeliest_temperature(scores, codes, weights):
+    """Return the T in [1/20, 20] at which labels are likeliest.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, n_classes)
+        s: p(y | x) = softmax_y(s_y / T).
+    codes : ndarray of shape (n,)
+        Places of the labels.
+    weights : ndarray of shape (n,)
+        Weights >= 0.
+
+    Returns
+    -------
+    float
+        T.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
+       networks, ICML.
+    """
+    y, w = torch.from_numpy(codes)[:, None], torch.from_numpy(weights)
+
+    def loss(log_t):
+        log_p = (scores / math.exp(log_t)).log_softmax(1)
+        return -float((w * log_p.gather(1, y)[:, 0]).sum())
+
+    bound = math.log(HOTTEST)
+    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")
+    return math.exp(found.x)
+
+
+def without_some(rows, seed):
+    """Return rows without a tenth of the labelled ones, and these.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+        At least two of them labelled.
+    seed : int
+        Of the split.
+
+    Returns
+    -------
+    rows, held_out : LabelledRows
+        Every class keeps a row where it has two.
+    """
+    places = np.flatnonzero(rows.codes >= 0)
+    n_held_out = max(1, round(HELD_OUT * len(places)))
+    codes, rng = rows.codes[places], np.random.default_rng(seed)
+    order = rng.permutation(len(places))
+    first = np.unique(codes[order], return_index=True)[1]
+    free = np.delete(order, first)[:n_held_out]
+    held_out = np.zeros(len(rows.codes), dtype=bool)
+    held_out[places[free]] = True
+    return rows.take(~held_out), rows.take(held_out)

@@ -1,0 +1,134 @@
+"""Labels, some of them missing: codes, weights, and guesses from the neighbours."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.semi_supervised import LabelSpreading
+from sklearn.utils.class_weight import compute_class_weight
+
+N_NEIGHBORS = 7
+"""Neighbours from which a row without a label takes one."""
+
+CLAMPING = 0.2
+"""Share of a row's label that its neighbours may overrule while labels spread."""
+
+
+class LabelledRows(NamedTuple):
+    """Distinct rows with labels and weights.
+
+    Attributes
+    ----------
+    z : ndarray of shape (n, d)
+        Scaled rows.
+    codes : ndarray of shape (n,)
+        Places of the labels among the classes; -1 is unlabelled.
+    weights : ndarray of shape (n,)
+        Weights > 0: how many rows of the data this one stands for, by their weights.
+    """
+
+    z: np.ndarray
+    codes: np.ndarray
+    weights: np.ndarray
+
+    def take(self, places):
+        """Return some of the rows.
+
+        Parameters
+        ----------
+        places : ndarray
+            Places or mask.
+
+        Returns
+        -------
+        LabelledRows
+            Those rows.
+        """
+        return LabelledRows(*(column[places] for column in self))
+
+
+def merged(z, codes, weights):
+    """Return rows with those of no weight left out and equal ones merged.
+
+    A row of weight two is then the same as the row twice, to the last bit.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, d)
+        Rows.
+    codes : ndarray of shape (n,)
+        Places of labels, -1 for none.
+    weights : ndarray of shape (n,)
+        Weights >= 0.
+
+    Returns
+    -------
+    LabelledRows
+        Sorted by their values.
+    """
+    used = weights > 0
+    table = np.column_stack([z[used], codes[used]])
+    distinct, place = np.unique(table, axis=0, return_inverse=True)
+    total = np.bincount(place.ravel(), weights=weights[used])
+    return LabelledRows(distinct[:, :-1], distinct[:, -1].astype(int), total)
+
+
+def class_factors(class_weight, classes, y):
+    """Return the factor on the loss of each class.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+        As in scikit-learn.
+    classes : ndarray of shape (n_classes,)
+        Labels.
+    y : ndarray of shape (n,)
+        Labels of the labelled rows.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,)
+        >= 0.
+    """
+    return compute_class_weight(class_weight, classes=classes, y=y)
+
+
+def label_shares(rows, n_classes):
+    """Return the probabilities of each row's labels.
+
+    Parameters
+    ----------
+    rows : LabelledRows
+        Some or all of them labelled.
+    n_classes : int
+        Classes.
+
+    Returns
+    -------
+    ndarray of shape (n, n_classes)
+        One-hot where a row has a label; else what scikit-learn's `LabelSpreading`
+        over nearest neighbours finds.
+    """
+    shares = np.eye(n_classes)[np.maximum(rows.codes, 0)]
+    unknown = rows.codes < 0
+    if unknown.any():
+        shares[unknown] = _spread(rows, n_classes)[unknown]
+    return shares
+
+
+def _spread(rows, n_classes):
+    """Return the label probabilities that spread over a graph of neighbours."""
+    k = min(N_NEIGHBORS, len(rows.z) - 1)
+    model = LabelSpreading(kernel="knn", n_neighbors=k, alpha=CLAMPING, max_iter=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Rows that no label reaches divide zero by zero inside.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        model.fit(rows.z, rows.codes)
+    found = np.zeros((len(rows.z), n_classes))
+    found[:, model.classes_] = np.nan_to_num(model.label_distributions_)
+    lost = found.sum(1) == 0
+    base = np.bincount(rows.codes[rows.codes >= 0], minlength=n_classes)
+    found[lost] = base / base.sum()
+    return found / found.sum(1, keepdims=True)
