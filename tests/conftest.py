@@ -42,6 +42,7 @@ TINY: dict[str, dict] = {
         "cv": None,
         "normalizer": ImportanceSampling(4000),
     },
+    "JEMClassifier": {"backbone": "linear", "max_iter": 20, "calibration": None},
     "RBMClassifier": {
         "n_components": 8,
         "learning_rate": 0.2,

@@ -265,6 +265,7 @@ class ClassPatterns(Energy):
 class BlurredImages(nn.Module):
     """Images blurred by a 28th of their height, halved from 20 lines on, unit length.
 
+    The least value of an image is its zero.
     What is left tells shapes apart where pixels tell strokes: small shifts and the
     thickness of a line move a row less than another shape does.
 
@@ -299,8 +300,8 @@ class BlurredImages(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the images, shape (n, values)."""
-        height, width = self.shape[1:]
-        images = x.view(-1, 1, height, width)
+        channels, height, width = self.shape
+        images = (x - x.amin(1, keepdim=True)).view(-1, 1, height, width)
         k = self.kernel.to(x)
         reach = len(k) // 2
         padded = nn.functional.pad(images, (reach, reach, reach, reach))
@@ -308,7 +309,7 @@ class BlurredImages(nn.Module):
         images = nn.functional.conv2d(images, k.view(1, 1, 1, -1))
         if min(height, width) >= 20:
             images = nn.functional.avg_pool2d(images, 2)
-        flat: Tensor = images.reshape(len(x), -1)
+        flat = images.unflatten(0, (len(x), channels)).flatten(1)
         unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-12)
         return unit
 

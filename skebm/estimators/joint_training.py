@@ -101,9 +101,9 @@ class JointRecipe:
             rows, held_out = without_some(rows, self.seed)
         shares = label_shares(rows, self.n_classes)
         energy = self._energy(rows, shares)
-        x = self.training_rows(energy, rows, shares)
+        x, n_rows = self.training_rows(energy, rows, shares)
         x_valid = self._unseen_rows(energy, held_out) if len(held_out.z) else None
-        history = self.run(energy, x, x_valid)
+        history = self.run(energy, x, n_rows, x_valid)
         return energy.double(), history
 
     def started(self, rows):
@@ -123,8 +123,8 @@ class JointRecipe:
         """
         shares = label_shares(rows, self.n_classes)
         energy = self._energy(rows, shares)
-        x = self.training_rows(energy, rows, shares)
-        history = self.run(energy, x, **ONE_EPOCH)
+        x, n_rows = self.training_rows(energy, rows, shares)
+        history = self.run(energy, x, n_rows, **ONE_EPOCH)
         return energy.double(), history
 
     def continued(self, energy, rows):
@@ -152,18 +152,21 @@ class JointRecipe:
             columns = torch.from_numpy(shares), torch.from_numpy(rows.weights)
             energy.patterns.extend(z, *(c.to(self.device) for c in columns))
         energy.network.requires_grad_(True)
-        x = self.training_rows(energy, rows, shares)
-        return self.run(energy, x, **ONE_EPOCH)
+        return self.run(energy, *self.training_rows(energy, rows, shares), **ONE_EPOCH)
 
-    def run(self, energy, x, x_valid=None, **settings):
+    def run(self, energy, x, n_rows, x_valid=None, **settings):
         """Train an energy in place.
 
         Parameters
         ----------
         energy : JointEnergy
             Built, on the device.
-        x, x_valid : Tensor or None
+        x : Tensor
             Rows of `JointLikelihood`.
+        n_rows : float
+            How many rows with a label they stand for.
+        x_valid : Tensor or None, default=None
+            Held-out rows.
         **settings : dict
             Fields of `Trainer` that replace the estimator's.
 
@@ -176,7 +179,7 @@ class JointRecipe:
         objective = JointLikelihood(
             None if n_given else params["objective"],
             weight=params["generative_weight"],
-            alpha=params["alpha"],
+            alpha=params["alpha"] * len(x) / n_rows,
             n_given=n_given,
         )
         n_batches = math.ceil(len(x) / params["batch_size"])
@@ -213,19 +216,22 @@ class JointRecipe:
 
         Returns
         -------
-        Tensor of shape (n, d + n_given + n_classes)
+        x : Tensor of shape (n, d + n_given + n_classes)
             Of the type of the energy's weights.
+        n_rows : float
+            Sum of the weights of rows with a label.
         """
         known = rows.codes >= 0
         if self._n_given:
             known = np.ones(len(known), dtype=bool)
         targets = shares * self.factors * (rows.weights * known)[:, None]
-        targets *= len(targets) / max(targets.sum(), np.finfo(float).tiny)
+        n_rows = max(targets.sum(), np.finfo(float).tiny)
+        targets *= len(targets) / n_rows
         given = None
         if self._n_given:
             n_before = len(energy.patterns.patterns) - len(rows.z)
             given = energy.patterns.left_out(n_before)
-        return self._packed(energy, rows.z, given, targets)
+        return self._packed(energy, rows.z, given, targets), n_rows
 
     def _unseen_rows(self, energy, rows):
         """Return held-out rows as `JointLikelihood` takes them."""

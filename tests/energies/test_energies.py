@@ -20,6 +20,7 @@ from skebm.energies import (
     Box,
     CategoricalUnits,
     Checkpointed,
+    ClassPatterns,
     Conditioned,
     Constrained,
     ContextRBM,
@@ -33,6 +34,9 @@ from skebm.energies import (
     Guided,
     Interpolated,
     Invariant,
+    JointNetwork,
+    JointPatterns,
+    JointTilted,
     LatentVariable,
     LocalMemory,
     Memory,
@@ -41,8 +45,10 @@ from skebm.energies import (
     Mixture,
     Module,
     NoisyMLP,
+    OfLabel,
     Penalized,
     Quadratic,
+    Readout,
     Rescaled,
     ResidualMLP,
     Scaled,
@@ -109,6 +115,20 @@ class OneLayer(Squares):
         return torch.nn.Sequential(layer, torch.nn.Tanh(), torch.nn.Linear(4, 1))
 
 
+class Layer(Squares):
+    def __call__(self, n_features):
+        return torch.nn.Sequential(torch.nn.Linear(n_features, 4), torch.nn.Tanh())
+
+
+def patterns():
+    shares = torch.rand(20, 3, generator=generator(), dtype=torch.float64)
+    return ClassPatterns().store(table(20), shares / shares.sum(1, keepdim=True))
+
+
+def joint_network():
+    return built(JointNetwork(MLP((8,)), classes=3))
+
+
 CYCLES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 
@@ -158,6 +178,14 @@ ENERGIES = {
     "invariant": lambda: built(Invariant(MLP((16,)), CYCLES)),
     "set": lambda: built(SetEnergy(hidden=(8,))),
     "module": lambda: built(Module(OneLayer())),
+    "readout": lambda: built(Readout(Layer())),
+    "class_patterns": patterns,
+    "joint_network": joint_network,
+    "joint_tilted": lambda: built(
+        JointTilted(gaussians(), JointNetwork(MLP((8,))), reach=9.0)
+    ),
+    "joint_patterns": lambda: built(JointPatterns(patterns(), MLP((8,)))),
+    "of_label": lambda: OfLabel(joint_network(), 1),
     "context_rbm": lambda: built(ContextRBM(1, 5, GaussianUnits())),
     "rbm": lambda: built(RBM(5)),
     "rbm_gaussian": lambda: built(RBM(5, GaussianUnits())),

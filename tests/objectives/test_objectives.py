@@ -19,6 +19,7 @@ from skebm.energies import (
     Frozen,
     Gaussians,
     GaussianUnits,
+    JointNetwork,
     OrdinalRBM,
     Quadratic,
     RatedRows,
@@ -37,6 +38,7 @@ from skebm.objectives import (
     DenoisingScoreMatching,
     DrawnRowsLikelihood,
     ExactLikelihood,
+    JointLikelihood,
     Margin,
     MaximumLikelihood,
     MultiNoiseScoreMatching,
@@ -64,6 +66,7 @@ OBJECTIVES = {
     "denoising": DenoisingScoreMatching(sigma=0.3),
     "drawn_rows": DrawnRowsLikelihood(n_chains=20),
     "exact": ExactLikelihood(),
+    "joint": JointLikelihood(NoiseContrastive(), weight=0.5, alpha=1.0),
     "margin": Margin(margin=2.0),
     "maximum_likelihood": MaximumLikelihood(n_steps=3),
     "multi_noise": MultiNoiseScoreMatching((0.1, 0.5, 1.0), level_weight=1.0),
@@ -94,6 +97,7 @@ ENERGIES = {
     "deep_boltzmann": DeepBoltzmann((4, 2)),
     "drawn_rows": RBM(4),
     "exact": RBM(4, GaussianUnits()),
+    "joint": JointNetwork(MLP(hidden=(8,)), 2),
     "multi_noise": NoisyMLP(hidden=(8,)),
     "pseudo": Boltzmann(),
     "ratings": OrdinalRBM(n_hidden=4),
@@ -101,6 +105,7 @@ ENERGIES = {
     "rbm_data": RBM(4, GaussianUnits()),
     "rbm_tempered": RBM(4, GaussianUnits()),
 }
+WIDTHS = {"joint": 1}  # two of three columns are targets
 SETS_GRADIENTS = {
     "boltzmann",
     "boltzmann_chains",
@@ -139,7 +144,7 @@ def rows_of(name, dtype=torch.float64, seed=0):
 
 def network(name, dtype=torch.float64):
     kind = ENERGIES.get(name, MLP(hidden=(8,)))
-    energy = kind.build(3, generator=generator()).to(dtype)
+    energy = kind.build(WIDTHS.get(name, 3), generator=generator()).to(dtype)
     if name != "ratings":
         return energy
     entries = torch.arange(60)
