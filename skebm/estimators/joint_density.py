@@ -17,6 +17,7 @@ from skebm._torch import (
     refuse_forked_process,
     resolve_device,
     to_numpy,
+    uniform_like,
 )
 from skebm.energies import JointPatterns, JointTilted, OfLabel, Tilted
 from skebm.estimators.bases import single_gaussian
@@ -29,6 +30,10 @@ from skebm.estimators.normalizing import in_units, log_partition_of
 from skebm.estimators.partial_labels import class_factors, merged
 from skebm.estimators.scaling import middle_and_quarter_range, scaled
 from skebm.exceptions import InterruptedFitWarning
+
+N_TRIES, MOST_TRIES = 512, 1_000_000
+"""Rows of p(x) that are proposed as rows of a class: at a time, and for each at most.
+"""
 
 
 class JointDensity(ClassReaders):
@@ -161,8 +166,8 @@ class JointDensity(ClassReaders):
         """Return rows of exp(-E(x)), or of exp(-E(x, y)), in the units of X."""
         generator = make_generator(seed, self.device_)
         energy = self.energy_
-        if place is None and isinstance(energy, JointPatterns):
-            z = energy.patterns.sample(n_samples, generator=generator)
+        if isinstance(energy, JointPatterns):
+            z = pattern_draws(energy, place, n_samples, generator=generator)
         else:
             law = energy if place is None else of_class(energy, place)
             z = draw(law, self._base, None, n_samples, generator=generator)
@@ -183,7 +188,7 @@ def of_class(energy, place):
 
     Parameters
     ----------
-    energy : JointEnergy
+    energy : JointNetwork or JointTilted
         Fitted.
     place : int
         Of the class.
@@ -193,9 +198,48 @@ def of_class(energy, place):
     Energy
         Over scaled rows.
     """
-    if isinstance(energy, JointPatterns):
-        return Tilted(energy.patterns, OfLabel(energy, place))
     if isinstance(energy, JointTilted):
         tilt = energy.tilt + OfLabel(energy.tilt, place)
         return Tilted(energy.base, tilt, reach=energy.reach)
     return energy + OfLabel(energy, place)
+
+
+def pattern_draws(energy, place, n_samples, *, generator):
+    """Return exact rows of q(x), or of p(x | y) by rejection: q(x) p(y | x) / p(y).
+
+    Parameters
+    ----------
+    energy : JointPatterns
+        Fitted.
+    place : int or None
+        Of the class; None: of all.
+    n_samples : int
+        Number of rows.
+    generator : Generator
+        Source of randomness, on the energy's device.
+
+    Returns
+    -------
+    Tensor of shape (n_samples, d)
+        Scaled rows.
+
+    Raises
+    ------
+    ValueError
+        If fewer than one row in a million is of the class.
+    """
+    if place is None:
+        return energy.patterns.sample(n_samples, generator=generator)
+    kept, n_kept, n_tried = [], 0, 0
+    while n_kept < n_samples:
+        if n_tried > MOST_TRIES * max(1, n_kept):
+            raise ValueError(
+                f"Got {n_kept} rows of the class in {n_tried} draws of p(x): the model "
+                "hardly ever predicts it. Fit with class_weight='balanced'."
+            )
+        z = energy.patterns.sample(N_TRIES, generator=generator)
+        with torch.no_grad():
+            p = energy.log_proba(z)[:, place].exp()
+        kept.append(z[uniform_like(p, generator) < p])
+        n_kept, n_tried = n_kept + len(kept[-1]), n_tried + N_TRIES
+    return torch.cat(kept)[:n_samples]
