@@ -2,6 +2,7 @@
 
 from skebm.estimators.boltzmann_machine import BoltzmannMachine
 from skebm.estimators.categorical_rbm import CategoricalRBM
+from skebm.estimators.chain_labeler import ChainLabeler
 from skebm.estimators.conditional_rbm import ConditionalRBM
 from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
@@ -20,6 +21,7 @@ __all__ = [
     "BernoulliRBM",
     "BoltzmannMachine",
     "CategoricalRBM",
+    "ChainLabeler",
     "ConditionalRBM",
     "DeepBeliefNetwork",
     "DeepBoltzmannMachine",

@@ -10,7 +10,8 @@ from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition as Composition
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils.validation import _num_samples as num_samples
+from sklearn.utils.validation import validate_data
 
 from skebm.exceptions import DataDomainError
 
@@ -22,6 +23,7 @@ __all__ = [
     "StrOptions",
     "check_bits",
     "check_labelled",
+    "check_labels_seen",
     "check_names",
     "check_ratings",
     "check_rows",
@@ -29,6 +31,7 @@ __all__ = [
     "check_units",
     "fit_context",
     "meta_fit_context",
+    "num_samples",
     "refuse_few",
     "take_rows",
 ]
@@ -183,6 +186,31 @@ def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarr
     return rows, y
 
 
+def check_labels_seen(estimator: Any, y: Any) -> np.ndarray:
+    """Return the places of labels among the classes of a fit.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``classes_`` are what ``fit`` saw, sorted.
+    y : iterable
+        Labels.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Integers from 0.
+    """
+    unseen = sorted({str(label) for label in y} - set(map(str, estimator.classes_)))
+    if unseen:
+        raise ValueError(
+            f"Got labels {unseen} that were not in fit; expected some of "
+            f"{estimator.classes_.tolist()}."
+        )
+    places: np.ndarray = np.searchsorted(estimator.classes_, y)
+    return places
+
+
 def check_bits(
     estimator: Any, rows: np.ndarray, advice: str = "use GaussianRBM"
 ) -> np.ndarray:
@@ -274,7 +302,7 @@ def check_table(estimator: Any, X: Any) -> None:
         )
     _refuse_vector(X)
     check_names(estimator, X, reset=True)
-    refuse_few(estimator, _num_samples(X))
+    refuse_few(estimator, num_samples(X))
 
 
 def _refuse_vector(X: Any) -> None:

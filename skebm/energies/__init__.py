@@ -4,6 +4,7 @@ from skebm.energies.anomaly import AnomalyEnergy
 from skebm.energies.bag import MemoryBag
 from skebm.energies.boltzmann import Boltzmann
 from skebm.energies.bowl import Bowl
+from skebm.energies.chain import Chain
 from skebm.energies.checkpointed import Checkpointed
 from skebm.energies.class_rbm import ClassRBM
 from skebm.energies.composition import Guided, Interpolated, Mixture
@@ -44,6 +45,7 @@ __all__ = [
     "Bowl",
     "Box",
     "CategoricalUnits",
+    "Chain",
     "Checkpointed",
     "ClassRBM",
     "Conditioned",

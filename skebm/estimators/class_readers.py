@@ -10,7 +10,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import check_bits, check_units
+from skebm._check import check_bits, check_labels_seen, check_units
 from skebm._torch import in_chunks, refuse_forked_process, to_numpy
 from skebm.base import Fitting
 from skebm.estimators.rbm_drawing import drawn
@@ -46,7 +46,7 @@ class ClassReaders(
         if y is None:
             e = self._measure(rows, machine.marginal)
         else:
-            codes = self._codes(np.asarray(y).reshape(len(rows)))
+            codes = check_labels_seen(self, np.asarray(y).reshape(len(rows)))
             e = self._measure(np.column_stack([rows, codes]), machine)
         return e.astype(np.float32).astype(np.float64)
 
@@ -157,7 +157,7 @@ class ClassReaders(
             raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
         rows = np.full((n_samples, self.n_features_in_ + 1), np.nan)
         if y is not None:
-            rows[:, -1] = self._codes(np.array([y]))
+            rows[:, -1] = check_labels_seen(self, np.array([y]))
         found = drawn(machine, rows, self._seed(random_state))
         return self._named(found[:, :-1])
 
@@ -177,16 +177,6 @@ class ClassReaders(
         x = torch.from_numpy(rows).to(self.device_, torch.float64)
         with torch.inference_mode():
             return to_numpy(in_chunks(lambda chunk: (function(chunk),), CHUNK, x)[0])
-
-    def _codes(self, y):
-        """Return the places of labels among the classes."""
-        unseen = sorted({str(label) for label in y} - set(map(str, self.classes_)))
-        if unseen:
-            raise ValueError(
-                f"Got labels {unseen} that were not in fit; expected some of "
-                f"{self.classes_.tolist()}."
-            )
-        return np.searchsorted(self.classes_, y)
 
     def __sklearn_is_fitted__(self):
         """Tell whether the last fit came to its end."""

@@ -2,6 +2,7 @@
 
 from skebm.objectives.adversarial import Adversarial
 from skebm.objectives.boltzmann import BoltzmannLikelihood, PseudoLikelihood
+from skebm.objectives.chain_likelihood import ChainLikelihood
 from skebm.objectives.class_likelihood import ClassLikelihood
 from skebm.objectives.conditional_rbm import ConditionalLikelihood
 from skebm.objectives.contrastive_divergence import (
@@ -24,6 +25,7 @@ from skebm.objectives.score_matching import ScoreMatching, SlicedScoreMatching
 __all__ = [
     "Adversarial",
     "BoltzmannLikelihood",
+    "ChainLikelihood",
     "ClassLikelihood",
     "ConditionalLikelihood",
     "ContrastiveDivergence",

@@ -13,6 +13,7 @@ import skebm.samplers
 from skebm.energies import (
     RBM,
     Boltzmann,
+    Chain,
     ClassRBM,
     ContextRBM,
     DeepBoltzmann,
@@ -30,6 +31,7 @@ from skebm.energies.networks import MLP
 from skebm.objectives import (
     Adversarial,
     BoltzmannLikelihood,
+    ChainLikelihood,
     ClassLikelihood,
     ConditionalLikelihood,
     ContrastiveDivergence,
@@ -55,6 +57,7 @@ OBJECTIVES = {
     "adversarial": Adversarial(n_layers=2, n_hidden=8),
     "boltzmann": BoltzmannLikelihood(),
     "boltzmann_chains": BoltzmannLikelihood("persistent", n_chains=20),
+    "chain": ChainLikelihood(weight_decay=0.1),
     "classes": ClassLikelihood(generative_weight=0.3),
     "conditional": ConditionalLikelihood(),
     "contrastive_divergence": ContrastiveDivergence(n_steps=2, energy_penalty=0.1),
@@ -85,10 +88,11 @@ NO_CRITERION = {
     "persistent",
     "unadjusted",
 }
-NO_DRAWS = {"boltzmann", "exact", "pseudo", "score_matching"}
+NO_DRAWS = {"boltzmann", "chain", "exact", "pseudo", "score_matching"}
 ENERGIES = {
     "boltzmann": Boltzmann(1),
     "boltzmann_chains": Boltzmann(1),
+    "chain": Chain(2),
     "classes": ClassRBM(4, 2),
     "conditional": ContextRBM(1, 4, GaussianUnits()),
     "deep_boltzmann": DeepBoltzmann((4, 2)),
@@ -132,6 +136,9 @@ def rows_of(name, dtype=torch.float64, seed=0):
     x = table(dtype=dtype, seed=seed)
     if name == "ratings":
         return torch.arange(20, dtype=dtype)[:, None]
+    if name == "chain":
+        codes = (x[:, 2:] > 0).to(dtype)
+        return torch.cat([x[:, :2], codes], 1).view(10, 4, 3)
     if name == "drawn_rows":
         return x.sigmoid()
     return (x > 0).to(dtype) if name in BITS else x
@@ -291,6 +298,7 @@ def test_device_agrees_with_cpu(name, device):
         (NoiseContrastive(noise=Quadratic()), "without weights"),
         (NoiseContrastive(noise=MLP((4,)).build(3)), "can be drawn from"),
         (RankingNoiseContrastive(n_noise=0), "n_noise=0"),
+        (ChainLikelihood(weight_decay=-1.0), "weight_decay=-1.0"),
         (Margin(margin=0.0), "margin=0.0"),
         (ContrastiveDivergence(n_steps=-1), "n_steps=-1"),
         (ContrastiveDivergence(persistent=True, n_replay=0), "n_replay=0"),
