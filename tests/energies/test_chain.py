@@ -74,6 +74,21 @@ def test_log_normalizer_sums_over_all_labelings(chain, rows, listed):
     )
 
 
+@pytest.mark.parametrize("lengths", [(1,), (2, 6), (5, 1, 3)])
+def test_both_ways_to_log_normalizer_agree(chain, rows, lengths):
+    u, length = ready(chain, *(rows[:n] for n in lengths))
+    found = []
+    for log_z in (chain.log_normalizer, chain.log_normalizer_by_halves):
+        total = log_z(u, length)
+        weights = list(chain.parameters())
+        slopes = torch.autograd.grad(
+            total.sum(), weights, allow_unused=True, materialize_grads=True
+        )
+        found.append([total, *slopes])
+        u, length = ready(chain, *(rows[:n] for n in lengths))
+    assert_close(found[0], found[1], **exact)
+
+
 def test_marginals_sum_over_all_labelings(chain, rows, labelings, listed):
     p = (-listed).softmax(0)
     expected = torch.stack([p @ (labelings == k).double() for k in range(K)], 1)
