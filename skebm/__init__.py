@@ -4,6 +4,7 @@ from skebm.estimators.boltzmann_machine import BoltzmannMachine
 from skebm.estimators.categorical_rbm import CategoricalRBM
 from skebm.estimators.chain_labeler import ChainLabeler
 from skebm.estimators.conditional_rbm import ConditionalRBM
+from skebm.estimators.contrastive_encoder import EnergyContrastiveEncoder
 from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
 from skebm.estimators.deep_boltzmann import DeepBoltzmannMachine
@@ -26,6 +27,7 @@ __all__ = [
     "DeepBeliefNetwork",
     "DeepBoltzmannMachine",
     "DeepEBM",
+    "EnergyContrastiveEncoder",
     "EnergyOutlierDetector",
     "GaussianRBM",
     "MixedRBM",

@@ -26,6 +26,7 @@ from skebm.energies.mixed_units import CategoricalUnits, MixedUnits
 from skebm.energies.module import Module
 from skebm.energies.networks import MLP, ResidualMLP
 from skebm.energies.ordinal_rbm import OrdinalRBM, RatedRows, Ratings
+from skebm.energies.pairs import PairEnergy, Similarity
 from skebm.energies.quadratic import Quadratic
 from skebm.energies.rbm import RBM
 from skebm.energies.regions import Ball, Box, Mask, Simplex
@@ -74,6 +75,7 @@ __all__ = [
     "NoiseConditional",
     "NoisyMLP",
     "OrdinalRBM",
+    "PairEnergy",
     "Penalized",
     "Quadratic",
     "RatedRows",
@@ -84,6 +86,7 @@ __all__ = [
     "Scaled",
     "SetEnergy",
     "SignFlip",
+    "Similarity",
     "Simplex",
     "Sum",
     "Tilted",

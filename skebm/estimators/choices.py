@@ -8,6 +8,8 @@ from skebm.objectives import (
     ConditionalLikelihood,
     ContrastiveDivergence,
     DenoisingScoreMatching,
+    FeatureCorruption,
+    GaussianNoise,
     Margin,
     MaximumLikelihood,
     MultiNoiseScoreMatching,
@@ -47,6 +49,7 @@ OBJECTIVES = {
     "adversarial": Adversarial(),
     "margin": Margin(),
 }
+AUGMENTATIONS = {"corruption": FeatureCorruption(), "noise": GaussianNoise()}
 SAMPLERS = {
     "hmc": HMC(),
     "mala": MALA(),

@@ -1,6 +1,11 @@
 """Objectives: values that map an energy and a batch of rows to a loss."""
 
 from skebm.objectives.adversarial import Adversarial
+from skebm.objectives.augmentations import (
+    Augmentation,
+    FeatureCorruption,
+    GaussianNoise,
+)
 from skebm.objectives.boltzmann import BoltzmannLikelihood, PseudoLikelihood
 from skebm.objectives.chain_likelihood import ChainLikelihood
 from skebm.objectives.class_likelihood import ClassLikelihood
@@ -13,6 +18,7 @@ from skebm.objectives.deep_boltzmann import DeepBoltzmannLikelihood
 from skebm.objectives.denoising import DenoisingScoreMatching, MultiNoiseScoreMatching
 from skebm.objectives.drawn_rows import DrawnRowsLikelihood
 from skebm.objectives.exact_likelihood import ExactLikelihood
+from skebm.objectives.info_nce import InfoNCE
 from skebm.objectives.margin import Margin
 from skebm.objectives.noise_contrastive import NoiseContrastive
 from skebm.objectives.objective import Loss, Objective
@@ -24,6 +30,7 @@ from skebm.objectives.score_matching import ScoreMatching, SlicedScoreMatching
 
 __all__ = [
     "Adversarial",
+    "Augmentation",
     "BoltzmannLikelihood",
     "ChainLikelihood",
     "ClassLikelihood",
@@ -33,6 +40,9 @@ __all__ = [
     "DenoisingScoreMatching",
     "DrawnRowsLikelihood",
     "ExactLikelihood",
+    "FeatureCorruption",
+    "GaussianNoise",
+    "InfoNCE",
     "Loss",
     "Margin",
     "MaximumLikelihood",

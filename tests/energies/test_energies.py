@@ -200,6 +200,7 @@ OF_BITS_AND_CODES = {
     skebm.energies.DeepBoltzmann,
     skebm.energies.OrdinalRBM,
     skebm.energies.RatedRows,
+    skebm.energies.Similarity,
 }
 
 

@@ -41,6 +41,9 @@ BAD_VALUES = {
     "max_iter": [0, -3, 2.5, "many"],
     "n_components": [-1, 2.5, "many", None],
     "n_iter": [-1, 2.5, "many", None],
+    "n_projection": [0, 2.5, None],
+    "augmentation": [3, None, "nonsense"],
+    "temperature": [0, -1.0, None],
     "binarize": ["yes", np.inf],
     "verbose": [-1, "loud"],
     "batch_size": [0, -1, 2.5, None],
@@ -114,7 +117,7 @@ def test_row_19_a_diverging_stream(estimator, X, rate):
 
 
 @tables
-def test_row_20_bad_parameter(estimator, X):
+def test_row_20_bad_parameter(estimator, X, readers):
     known = BAD_VALUES.keys() & estimator.get_params()
     assert {"device", "random_state"} <= known
     for name in sorted(known):
@@ -124,7 +127,7 @@ def test_row_20_bad_parameter(estimator, X):
             with pytest.raises(ValueError, match=message):
                 fit(bad, X)
             with pytest.raises(NotFittedError):
-                bad.predict(X)
+                getattr(bad, readers(bad)[0])(X)
 
 
 @tables
@@ -170,13 +173,13 @@ def test_row_21_not_fitted_without_rows(estimator, X):
 
 @tables
 @pytest.mark.estimators("numbers")
-def test_row_21_not_fitted_after_a_failed_fit(estimator, X):
+def test_row_21_not_fitted_after_a_failed_fit(estimator, X, readers):
     labels = np.repeat(["up", "down"], [4, 5])
     for wrong in [X[:1], np.full((9, 3), np.nan), X[:9].astype(str) + "x"]:
         with pytest.raises(ValueError, match=r"sample|NaN|convert|class"):
             estimator.fit(wrong, labels[: len(wrong)])
         with pytest.raises(NotFittedError):
-            estimator.predict(X)
+            getattr(estimator, readers(estimator)[0])(X)
 
 
 @tables

@@ -24,6 +24,7 @@ from skebm.energies import (
     Quadratic,
     RatedRows,
     Ratings,
+    Similarity,
     Tilted,
 )
 from skebm.energies.denoiser import NoisyMLP
@@ -39,6 +40,8 @@ from skebm.objectives import (
     DenoisingScoreMatching,
     DrawnRowsLikelihood,
     ExactLikelihood,
+    FeatureCorruption,
+    InfoNCE,
     Margin,
     MaximumLikelihood,
     MultiNoiseScoreMatching,
@@ -67,6 +70,8 @@ OBJECTIVES = {
     "denoising": DenoisingScoreMatching(sigma=0.3),
     "drawn_rows": DrawnRowsLikelihood(n_chains=20),
     "exact": ExactLikelihood(),
+    "info_nce": InfoNCE(FeatureCorruption(0.5)),
+    "info_nce_pairs": InfoNCE(symmetric=False),
     "margin": Margin(margin=2.0),
     "maximum_likelihood": MaximumLikelihood(n_steps=3),
     "multi_noise": MultiNoiseScoreMatching((0.1, 0.5, 1.0), level_weight=1.0),
@@ -81,6 +86,13 @@ OBJECTIVES = {
     "score_matching": ScoreMatching(),
     "sliced": SlicedScoreMatching(n_slices=2),
 }
+NO_OBJECTIVES = {
+    "Augmentation",
+    "FeatureCorruption",
+    "GaussianNoise",
+    "Loss",
+    "Objective",
+}
 NO_CRITERION = {
     "adversarial",
     "contrastive_divergence",
@@ -88,7 +100,7 @@ NO_CRITERION = {
     "persistent",
     "unadjusted",
 }
-NO_DRAWS = {"boltzmann", "chain", "exact", "pseudo", "score_matching"}
+NO_DRAWS = {"boltzmann", "chain", "exact", "info_nce_pairs", "pseudo", "score_matching"}
 ENERGIES = {
     "boltzmann": Boltzmann(1),
     "boltzmann_chains": Boltzmann(1),
@@ -98,6 +110,8 @@ ENERGIES = {
     "deep_boltzmann": DeepBoltzmann((4, 2)),
     "drawn_rows": RBM(4),
     "exact": RBM(4, GaussianUnits()),
+    "info_nce": Similarity(4, (8,), 3),
+    "info_nce_pairs": Similarity(4, (8,), 3),
     "multi_noise": NoisyMLP(hidden=(8,)),
     "pseudo": Boltzmann(),
     "ratings": OrdinalRBM(n_hidden=4),
@@ -116,6 +130,7 @@ SETS_GRADIENTS = {
     "rbm_data",
     "rbm_tempered",
 }
+PAIRS = {"info_nce", "info_nce_pairs"}
 BITS = {"boltzmann", "boltzmann_chains", "classes", "deep_boltzmann", "pseudo"}
 
 
@@ -139,6 +154,8 @@ def rows_of(name, dtype=torch.float64, seed=0):
     if name == "chain":
         codes = (x[:, 2:] > 0).to(dtype)
         return torch.cat([x[:, :2], codes], 1).view(10, 4, 3)
+    if name in PAIRS:
+        return torch.cat([x, x + 0.1], 1)
     if name == "drawn_rows":
         return x.sigmoid()
     return (x > 0).to(dtype) if name in BITS else x
@@ -146,7 +163,7 @@ def rows_of(name, dtype=torch.float64, seed=0):
 
 def network(name, dtype=torch.float64):
     kind = ENERGIES.get(name, MLP(hidden=(8,)))
-    energy = kind.build(3, generator=generator()).to(dtype)
+    energy = kind.build(6 if name in PAIRS else 3, generator=generator()).to(dtype)
     if name != "ratings":
         return energy
     entries = torch.arange(60)
@@ -167,7 +184,7 @@ def loss_and_gradients(name, x, energy=None, seed=5):
 
 def test_public_objectives_are_in_the_battery():
     classes = {type(objective).__name__ for objective in OBJECTIVES.values()}
-    assert classes == set(skebm.objectives.__all__) - {"Loss", "Objective"}
+    assert classes == set(skebm.objectives.__all__) - NO_OBJECTIVES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
