@@ -23,11 +23,7 @@ from skebm.base import Fitting
 from skebm.energies import Similarity
 from skebm.estimators.boltzmann_training import layer_sizes
 from skebm.estimators.choices import AUGMENTATIONS, resolve
-from skebm.estimators.scaling import (
-    column_location_and_scale,
-    location_and_scale,
-    scaled,
-)
+from skebm.estimators.scaling import location_and_scale, scaled
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import InfoNCE
 from skebm.trainer import Trainer
@@ -54,11 +50,14 @@ class EnergyContrastiveEncoder(
     Parameters
     ----------
     n_components : int, default=256
-        Columns of `transform`, >= 1.
+        Features, >= 1.
     hidden_layer_sizes : int or tuple of int, default=(256, 256)
         Units of the layers before them, each >= 1; () for none.
     n_projection : int, default=256
         Units of the two layers above, which only training and `energy` use, >= 1.
+    passthrough : bool, default=True
+        Whether `transform` returns the scaled columns of X too, so that nothing is
+        lost.
     augmentation : {"corruption", "noise"} or callable, default="corruption"
         The view. "corruption": 60% of the entries replaced by those of other rows,
         column by column [1]_; "noise": Gaussian noise of standard deviation 0.5 on
@@ -134,7 +133,7 @@ class EnergyContrastiveEncoder(
     >>> X = np.random.default_rng(0).normal(size=(100, 4))
     >>> encoder = EnergyContrastiveEncoder(8, max_iter=5, random_state=0).fit(X)
     >>> encoder.transform(X).shape
-    (100, 8)
+    (100, 12)
     """
 
     _parameter_constraints: dict = {
@@ -144,6 +143,7 @@ class EnergyContrastiveEncoder(
             Interval(Integral, 1, None, closed="left"),
         ],
         "n_projection": [Interval(Integral, 1, None, closed="left")],
+        "passthrough": ["boolean"],
         "augmentation": [StrOptions(set(AUGMENTATIONS)), callable],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -160,6 +160,7 @@ class EnergyContrastiveEncoder(
         *,
         hidden_layer_sizes=(256, 256),
         n_projection=256,
+        passthrough=True,
         augmentation="corruption",
         temperature=0.2,
         learning_rate=1e-3,
@@ -172,6 +173,7 @@ class EnergyContrastiveEncoder(
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
         self.n_projection = n_projection
+        self.passthrough = passthrough
         self.augmentation = augmentation
         self.temperature = temperature
         self.learning_rate = learning_rate
@@ -212,7 +214,7 @@ class EnergyContrastiveEncoder(
         return self._end_tasks()
 
     def transform(self, X):
-        """Return the features of rows.
+        """Return the features of rows, and the scaled columns beside them.
 
         Parameters
         ----------
@@ -221,13 +223,18 @@ class EnergyContrastiveEncoder(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components)
-            Of mean 0 and standard deviation 1 over the training rows (0 where a unit
-            never varied), in the floating type of X.
+        ndarray of shape (n_samples, n_components + n_features)
+            In the floating type of X; of shape (n_samples, n_components) without
+            ``passthrough``. Over the training rows, features have mean 0 and together
+            the variance of n_features standardised columns.
         """
         rows = self._rows(X)
         units = self._measure(self.energy_.represent, rows)
-        return scaled(units, *self._units).astype(rows.dtype)
+        features = scaled(units, *self._units)
+        if self.passthrough:
+            z = scaled(rows, self.location_, self.scale_)
+            features = np.hstack([features, z])
+        return features.astype(rows.dtype)
 
     def energy(self, X, X_other):
         """Return E(x, x') of pairs of rows; low means views of one row.
@@ -326,11 +333,13 @@ class EnergyContrastiveEncoder(
             )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
-        self._n_features_out = self.n_components
+        self._n_features_out = self.n_components + x.shape[1] * self.passthrough
         energy.double().requires_grad_(False).eval()
         with torch.inference_mode():
             (units,) = in_chunks(lambda x: (energy.represent(x),), CHUNK, x.double())
-        self._units = column_location_and_scale(to_numpy(units))
+        center, spread = units.mean(0), units.std(0, correction=0).norm()
+        scale = spread / math.sqrt(x.shape[1])
+        self._units = to_numpy(center), float(scale if spread > 0 else 1.0)
         self.energy_ = energy
 
     def _rows(self, X):

@@ -29,8 +29,6 @@ class InfoNCE(Objective):
     augmentation : callable or None, default=None
         ``augmentation(x', generator)`` is a random view that takes the place of x'.
         None: x' is what was given.
-    both_sides : bool, default=False
-        Take a view of x too.
     symmetric : bool, default=True
         The mean of L and the same with x and x' exchanged.
 
@@ -58,7 +56,6 @@ class InfoNCE(Objective):
     """
 
     augmentation: View | None = None
-    both_sides: bool = False
     symmetric: bool = True
 
     def __call__(
@@ -73,8 +70,6 @@ class InfoNCE(Objective):
         left, right = batch.chunk(2, 1)
         if self.augmentation is not None:
             right = _view(self.augmentation, right, generator)
-            if self.both_sides:
-                left = _view(self.augmentation, left, generator)
         s = -energy.table(left, right)
         own = s.diagonal()
         total = s.logsumexp(1)

@@ -68,16 +68,22 @@ def test_score_is_a_bound_below_the_logarithm_of_the_batch(fitted, X):
     assert fitted.n_iter_ == len(loss) == 60
 
 
-def test_features_are_standardised_and_named(fitted, X, dtype):
-    features = fitted.transform(X.astype(dtype))
-    assert features.dtype == dtype
-    np.testing.assert_allclose(features.mean(0), 0, atol=1e-4)
-    spread = features.std(0)
-    np.testing.assert_allclose(spread[spread > 0], 1, rtol=1e-4)
-    assert (spread > 0).sum() > 8
-    names = fitted.get_feature_names_out()
-    assert names[0] == "energycontrastiveencoder0"
-    assert len(names) == 16
+def test_features_are_scaled_and_named(fitted, X, dtype):
+    both = fitted.transform(X.astype(dtype))
+    assert both.dtype == dtype
+    assert both.shape == (400, 16 + 12)
+    features, columns = both[:, :16], both[:, 16:]
+    np.testing.assert_allclose(both.mean(0), 0, atol=1e-4)
+    assert features.var(0).sum() == pytest.approx(12, rel=1e-4)
+    z = (X - fitted.location_) / fitted.scale_
+    np.testing.assert_allclose(columns, z, atol=1e-4)
+    assert (features.std(0) > 0).sum() > 8
+    alone = tiny(passthrough=False).fit(X.astype(dtype))
+    assert alone.transform(X.astype(dtype)).shape == (400, 16)
+    assert list(fitted.get_feature_names_out())[::27] == [
+        "energycontrastiveencoder0",
+        "energycontrastiveencoder27",
+    ]
     frame = tiny(max_iter=1).set_output(transform="pandas").fit_transform(X)
     assert isinstance(frame, pd.DataFrame)
 

@@ -43,6 +43,7 @@ BAD_VALUES = {
     "n_iter": [-1, 2.5, "many", None],
     "n_projection": [0, 2.5, None],
     "augmentation": [3, None, "nonsense"],
+    "passthrough": ["yes", 2, None],
     "temperature": [0, -1.0, None],
     "binarize": ["yes", np.inf],
     "verbose": [-1, "loud"],
