@@ -46,7 +46,7 @@ class ClassReaders(
         if y is None:
             e = self._measure(rows, machine.marginal)
         else:
-            codes = check_labels_seen(self, np.asarray(y).reshape(len(rows)))
+            codes = self._codes(np.asarray(y).reshape(len(rows)))
             e = self._measure(np.column_stack([rows, codes]), machine)
         return e.astype(np.float32).astype(np.float64)
 
@@ -157,7 +157,7 @@ class ClassReaders(
             raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
         rows = np.full((n_samples, self.n_features_in_ + 1), np.nan)
         if y is not None:
-            rows[:, -1] = check_labels_seen(self, np.array([y]))
+            rows[:, -1] = self._codes(np.array([y]))
         found = drawn(machine, rows, self._seed(random_state))
         return self._named(found[:, :-1])
 
@@ -177,6 +177,10 @@ class ClassReaders(
         x = torch.from_numpy(rows).to(self.device_, torch.float64)
         with torch.inference_mode():
             return to_numpy(in_chunks(lambda chunk: (function(chunk),), CHUNK, x)[0])
+
+    def _codes(self, y):
+        """Return the places of labels among the classes."""
+        return check_labels_seen(self, y)
 
     def __sklearn_is_fitted__(self):
         """Tell whether the last fit came to its end."""

@@ -28,6 +28,9 @@ from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import InfoNCE
 from skebm.trainer import Trainer
 
+MOST_EPOCHS = 200
+"""Epochs of a small table, whose rows are soon known one by one."""
+
 CHUNK = 64
 """Rows per chunk of the readers."""
 
@@ -71,7 +74,7 @@ class EnergyContrastiveEncoder(
     batch_size : int, default=256
         Rows per step, >= 2, among which a view is sought.
     max_iter : int or "auto", default="auto"
-        Epochs, >= 1. "auto": 1,000 steps.
+        Epochs, >= 1. "auto": 1,000 steps, but at most 200 epochs.
     checkpoint : str, path or None, default=None
         File to write to during training. A fit with the same data and parameters goes
         on from it, to the same bits.
@@ -314,7 +317,8 @@ class EnergyContrastiveEncoder(
         """Return the trainer with the settings that fit the rows."""
         n_epochs = self.max_iter
         if n_epochs == "auto":
-            n_epochs = math.ceil(N_UPDATES / math.ceil(n_rows / self.batch_size))
+            n_batches = math.ceil(n_rows / self.batch_size)
+            n_epochs = min(MOST_EPOCHS, math.ceil(N_UPDATES / n_batches))
         return Trainer(
             max_iter=n_epochs,
             batch_size=self.batch_size,
