@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -93,6 +94,24 @@ def test_rows_alone_or_in_a_batch_have_the_same_bits(fitted, X):
     for i in [0, 63, 64, 399]:
         np.testing.assert_array_equal(fitted.transform(X[i : i + 1])[0], features[i])
         assert fitted.energy(X[i : i + 1], X[399 - i][None])[0] == e[i]
+
+
+@pytest.mark.slow
+def test_few_labels_go_further_on_digits():
+    """Ten labels of each digit: features beside the columns against the columns."""
+    X, y = load_digits(return_X_y=True)
+    encoder = EnergyContrastiveEncoder(random_state=0).fit(X[:900])
+    gains = []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(900)
+        few = np.concatenate([order[y[order] == digit][:10] for digit in range(10)])
+        right = []
+        for part in (slice(256, None), slice(None)):
+            rows, new = (encoder.transform(Z)[:, part] for Z in (X[few], X[900:]))
+            linear = LogisticRegression(max_iter=3000).fit(rows, y[few])
+            right.append(linear.score(new, y[900:]))
+        gains.append(right[1] - right[0])
+    assert np.mean(gains) > 0.005
 
 
 def test_augmentations(X):
