@@ -47,8 +47,7 @@ class EnergyContrastiveEncoder(
     row must be picked out among the views of all rows of a batch, by
     p(j | x) = softmax_j(-E(x, x'_j)). To do so where x' lacks many columns of x, the
     network learns which columns tell about which. `transform` returns the layer below
-    the last two, as in [1]_ and [2]_: a linear model with few labels often does better
-    on it than on X.
+    the last two, as in [1]_ and [2]_, for linear models that have few labels.
 
     Parameters
     ----------
@@ -115,10 +114,10 @@ class EnergyContrastiveEncoder(
 
     Notes
     -----
-    Some 5 to 10 s on one core. Limits: the gain comes from columns that depend on each
-    other, and from rows without labels; where a linear model on X is nearly right there
-    is none. Columns that are rare values apart from a few (one-hot codes) are corrupted
-    one by one, which can make rows that cannot be.
+    Some 2 to 10 s on one core. Limits: the gain comes from columns that depend on each
+    other, and from rows without labels; where a linear model of X is nearly right there
+    is none. One-hot codes are corrupted column by column, which makes rows that cannot
+    be.
 
     References
     ----------
