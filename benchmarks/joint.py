@@ -4,9 +4,9 @@
 splits: accuracy, expected calibration error (15 bins of the largest probability) and
 seconds of a fit beside logistic regression. `unseen`: digits, trained on nine of them;
 AUROC of the tenth by log p(x), and the accuracy of the same model. `labels`: ten labels
-a class of digits, the other training rows unlabelled, beside the labels alone. `langevin`:
-digits with generative="network". `mnist`: `--train` rows of `DIR/mnist.npz` with a
-convolutional backbone, each digit in turn unseen.
+a class of digits, the other training rows unlabelled, beside the labels alone.
+`langevin`: digits with generative="network". `mnist`: `--train` rows of `DIR/mnist.npz`
+with a convolutional backbone, each digit in turn unseen.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def mnist(args):
         A = data["x_train"][places[: args.train]] / 255.0
         a = data["y_train"][places[: args.train], 0]
         model = JEMClassifier(
-            Convolutional(image_shape=(28, 28), channels=(16, 32)),
+            Convolutional((28, 28), channels=(16, 32), pooling=True),
             generative=ClassPatterns(image_shape=(28, 28)),
             random_state=0,
         )

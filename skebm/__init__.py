@@ -2,7 +2,9 @@
 
 from skebm.estimators.boltzmann_machine import BoltzmannMachine
 from skebm.estimators.categorical_rbm import CategoricalRBM
+from skebm.estimators.chain_labeler import ChainLabeler
 from skebm.estimators.conditional_rbm import ConditionalRBM
+from skebm.estimators.contrastive_encoder import EnergyContrastiveEncoder
 from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
 from skebm.estimators.deep_boltzmann import DeepBoltzmannMachine
@@ -21,10 +23,12 @@ __all__ = [
     "BernoulliRBM",
     "BoltzmannMachine",
     "CategoricalRBM",
+    "ChainLabeler",
     "ConditionalRBM",
     "DeepBeliefNetwork",
     "DeepBoltzmannMachine",
     "DeepEBM",
+    "EnergyContrastiveEncoder",
     "EnergyOutlierDetector",
     "GaussianRBM",
     "JEMClassifier",

@@ -10,13 +10,8 @@ from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition as Composition
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _num_samples,
-    check_consistent_length,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _num_samples as num_samples
 
 from skebm.exceptions import DataDomainError
 
@@ -29,7 +24,6 @@ __all__ = [
     "check_bits",
     "check_labelled",
     "check_names",
-    "check_partial_labels",
     "check_ratings",
     "check_rows",
     "check_table",
@@ -37,6 +31,7 @@ __all__ = [
     "check_weights",
     "fit_context",
     "meta_fit_context",
+    "num_samples",
     "refuse_few",
     "take_rows",
 ]
@@ -191,52 +186,6 @@ def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarr
     return rows, y
 
 
-def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ...]:
-    """Return labels and which rows have one.
-
-    A label is missing where y is NaN or None, and where it is -1 unless the other
-    labels are all alike: -1 and 1 alone are two classes.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        For messages.
-    X : ndarray of shape (n_samples, n_features)
-        Rows.
-    y : array-like of shape (n_samples,)
-        Labels.
-
-    Returns
-    -------
-    y : ndarray of shape (n_samples,)
-        The labels.
-    known : ndarray of shape (n_samples,)
-        Whether a row has one, bool.
-
-    Raises
-    ------
-    ValueError
-        If y is None, of another length, or no class label.
-    """
-    if y is None:
-        raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is "
-            "None. Pass labels, -1 or NaN where a row has none."
-        )
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    known = np.ones(len(y), dtype=bool)
-    if y.dtype.kind == "f" and np.isinf(y).any():
-        raise ValueError("Input y contains infinity. Pass labels, or NaN for none.")
-    if y.dtype.kind in "fO":
-        known = np.array([v is not None and v == v for v in y])
-    minus = np.array([not isinstance(v, str) and v == -1 for v in y])
-    if len(set(y[known & ~minus])) > 1:
-        known &= ~minus
-    check_classification_targets(y[known] if known.any() else y)
-    return y, known
-
-
 def check_weights(X: np.ndarray, sample_weight: Any) -> np.ndarray:
     """Return weights of rows, ones for None.
 
@@ -356,7 +305,7 @@ def check_table(estimator: Any, X: Any) -> None:
         )
     _refuse_vector(X)
     check_names(estimator, X, reset=True)
-    refuse_few(estimator, _num_samples(X))
+    refuse_few(estimator, num_samples(X))
 
 
 def _refuse_vector(X: Any) -> None:

@@ -1,6 +1,7 @@
 """What all tests share: the public estimators, the devices, small tables."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -27,6 +28,12 @@ TINY: dict[str, dict] = {
         "hidden_layer_sizes": (4, 3),
         "n_iter": 50,
         "binarize": 0.0,
+    },
+    "EnergyContrastiveEncoder": {
+        "n_components": 6,
+        "hidden_layer_sizes": (8,),
+        "n_projection": 5,
+        "max_iter": 5,
     },
     "DeepEBM": {
         "base": "gaussian",
@@ -57,7 +64,11 @@ TINY: dict[str, dict] = {
 
 TRAITS = {
     "density": lambda e: isinstance(e, BaseEBM),
-    "table": lambda e: isinstance(e, BaseEBM) or is_classifier(e),
+    "table": lambda e: (
+        isinstance(e, BaseEBM)
+        or is_classifier(e)
+        or (hasattr(e, "transform") and not hasattr(e, "recommend"))
+    ),
     "real": lambda e: columns_of(e) == "real",
     "discrete": lambda e: columns_of(e) != "real",
     "bits": lambda e: columns_of(e) == "bits",
@@ -71,10 +82,10 @@ TRAITS = {
     "streams": lambda e: hasattr(e, "partial_fit"),
 }
 """What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the
-public estimators that have all the traits it names. "table": fits rows, with or without
-labels; "missing": takes NaN for a missing entry; "unseen": takes values that no row of
-``fit`` had; "numbers": refuses text and values outside its domain (`CategoricalRBM` has
-tests of its own); "epochs": trained for ``n_iter``."""
+public estimators that have all the traits it names. "table": fits rows that are no
+ratings, with or without labels; "missing": takes NaN for a missing entry; "unseen":
+takes values that no row of ``fit`` had; "numbers": refuses text and values outside its
+domain (`CategoricalRBM` has tests of its own); "epochs": trained for ``n_iter``."""
 
 
 def public_estimators():
@@ -207,4 +218,12 @@ def readers():
         "predict_proba",
         "transform",
     ]
-    return lambda estimator: [n for n in names if hasattr(type(estimator), n)]
+
+    def reads_one_table(estimator, name):
+        method = getattr(estimator, name, None)
+        if method is None:
+            return False
+        _, *others = inspect.signature(method).parameters.values()
+        return all(p.default is not p.empty for p in others)
+
+    return lambda estimator: [n for n in names if reads_one_table(estimator, n)]

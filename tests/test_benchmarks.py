@@ -28,6 +28,7 @@ def load_script(name):
 adbench = load_script("adbench")
 density = load_script("density")
 digits = load_script("digits")
+encoder = load_script("encoder")
 scale = load_script("scale")
 
 
@@ -142,6 +143,26 @@ def test_digits_table(monkeypatch):
     table = digits.unseen_digit_auc(rng.normal(size=(120, 2)) + 20 * y[:, None], y, [0])
     assert table.index.tolist() == [0, 1, 2]
     assert (table == 1).all(axis=None)
+
+
+def test_encoder_labels_are_few_and_of_every_class():
+    y = np.repeat([0, 1, 2], [30, 8, 5])
+    places = encoder.labelled(y, 6, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(y[places]), [6, 6, 5])
+    assert len(set(places)) == 17
+
+
+def test_encoder_on_made_data(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 40)
+    X = rng.normal(size=(80, 4)) + 9 * y[:, None]
+    monkeypatch.setattr(encoder, "TABLES", {"made": lambda return_X_y: (X, y)})
+    argv = ["encoder.py", "--seeds", "2", "--max-iter", "1", "--labels", "5"]
+    monkeypatch.setattr(sys, "argv", argv)
+    encoder.main()
+    head, line = capsys.readouterr().out.strip("\n").split("\n")
+    assert head.split() == ["columns", "scaled", "features", "both", "gain"]
+    assert line.split()[:3] == ["made", "1.0000", "1.0000"]
 
 
 def test_scale_rows():

@@ -4,6 +4,7 @@ from skebm.energies.anomaly import AnomalyEnergy
 from skebm.energies.bag import MemoryBag
 from skebm.energies.boltzmann import Boltzmann
 from skebm.energies.bowl import Bowl
+from skebm.energies.chain import Chain
 from skebm.energies.checkpointed import Checkpointed
 from skebm.energies.class_rbm import ClassRBM
 from skebm.energies.composition import Guided, Interpolated, Mixture
@@ -32,6 +33,7 @@ from skebm.energies.memory import Memory
 from skebm.energies.mixed_units import CategoricalUnits, MixedUnits
 from skebm.energies.module import Module
 from skebm.energies.ordinal_rbm import OrdinalRBM, RatedRows, Ratings
+from skebm.energies.pairs import PairEnergy, Similarity
 from skebm.energies.patterns import ClassPatterns
 from skebm.energies.perceptrons import MLP, ResidualMLP
 from skebm.energies.quadratic import Quadratic
@@ -53,6 +55,7 @@ __all__ = [
     "Bowl",
     "Box",
     "CategoricalUnits",
+    "Chain",
     "Checkpointed",
     "ClassPatterns",
     "ClassRBM",
@@ -88,6 +91,7 @@ __all__ = [
     "NoisyMLP",
     "OfLabel",
     "OrdinalRBM",
+    "PairEnergy",
     "Penalized",
     "Quadratic",
     "RatedRows",
@@ -99,6 +103,7 @@ __all__ = [
     "Scaled",
     "SetEnergy",
     "SignFlip",
+    "Similarity",
     "Simplex",
     "Sum",
     "Tilted",

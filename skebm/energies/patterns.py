@@ -309,7 +309,7 @@ class BlurredImages(nn.Module):
         images = nn.functional.conv2d(images, k.view(1, 1, 1, -1))
         if min(height, width) >= 20:
             images = nn.functional.avg_pool2d(images, 2)
-        flat = images.unflatten(0, (len(x), channels)).flatten(1)
+        flat = images.view(len(x), channels, *images.shape[2:]).flatten(1)
         unit: Tensor = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-12)
         return unit
 

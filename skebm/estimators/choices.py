@@ -15,6 +15,8 @@ from skebm.objectives import (
     ConditionalLikelihood,
     ContrastiveDivergence,
     DenoisingScoreMatching,
+    FeatureCorruption,
+    GaussianNoise,
     Margin,
     MaximumLikelihood,
     MultiNoiseScoreMatching,
@@ -54,6 +56,7 @@ OBJECTIVES = {
     "adversarial": Adversarial(),
     "margin": Margin(),
 }
+AUGMENTATIONS = {"corruption": FeatureCorruption(), "noise": GaussianNoise()}
 SAMPLERS = {
     "hmc": HMC(),
     "mala": MALA(),

@@ -11,6 +11,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skebm._labels import check_labels_seen
 from skebm._torch import refuse_forked_process
 from skebm.base import Fitting
 
@@ -170,13 +171,7 @@ class ClassReaders(
 
     def _codes(self, y):
         """Return the places of labels among the classes."""
-        unseen = sorted({str(label) for label in y} - set(map(str, self.classes_)))
-        if unseen:
-            raise ValueError(
-                f"Got labels {unseen} that were not in fit; expected some of "
-                f"{self.classes_.tolist()}."
-            )
-        return np.searchsorted(self.classes_, y)
+        return check_labels_seen(self, y)
 
     def __sklearn_is_fitted__(self):
         """Tell whether the last fit came to its end."""

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from skebm._check import (
-    check_partial_labels,
     check_rows,
     check_weights,
 )
+from skebm._labels import check_partial_labels
 from skebm._torch import (
     chunk_rows,
     in_chunks,

@@ -96,11 +96,12 @@ class JointRecipe:
         history : History
             Of its training.
         """
-        held_out = rows.take([])
+        held_out = rows.take(np.arange(0))
         if self.params["early_stopping"]:
             rows, held_out = without_some(rows, self.seed)
         shares = label_shares(rows, self.n_classes)
         energy = self._energy(rows, shares)
+        self._trust(energy, rows)
         x, n_rows = self.training_rows(energy, rows, shares)
         x_valid = self._unseen_rows(energy, held_out) if len(held_out.z) else None
         history = self.run(energy, x, n_rows, x_valid)
@@ -123,6 +124,7 @@ class JointRecipe:
         """
         shares = label_shares(rows, self.n_classes)
         energy = self._energy(rows, shares)
+        self._trust(energy, rows)
         x, n_rows = self.training_rows(energy, rows, shares)
         history = self.run(energy, x, n_rows, **ONE_EPOCH)
         return energy.double(), history
@@ -229,6 +231,7 @@ class JointRecipe:
         targets *= len(targets) / n_rows
         given = None
         if self._n_given:
+            # Patterns of a stream may have come before.
             n_before = len(energy.patterns.patterns) - len(rows.z)
             given = energy.patterns.left_out(n_before)
         return self._packed(energy, rows.z, given, targets), n_rows
@@ -274,6 +277,16 @@ class JointRecipe:
             if kind not in (None, "network"):
                 energy = self._tilted(rows.z, energy)
         return energy.build(z.shape[1], generator=generator).to(self.device)
+
+    def _trust(self, energy, rows):
+        """Start a at what makes labels likeliest by the other patterns alone."""
+        if not self._n_given:
+            return
+        known = rows.codes >= 0
+        log_p = energy.patterns.left_out().log_softmax(1).cpu()[torch.from_numpy(known)]
+        weights = rows.weights[known] * self.factors[rows.codes[known]]
+        temperature = likeliest_temperature(log_p, rows.codes[known], weights)
+        energy.trust.data.fill_(1 / temperature)
 
     def _tilted(self, z, network):
         """Return a base of the rows, tilted by a network."""

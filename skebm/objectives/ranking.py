@@ -1,6 +1,5 @@
 """Ranking noise-contrastive estimation: pick the data row out of noise rows."""
 
-import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies import Energy
+from skebm.objectives.info_nce import picking_loss
 from skebm.objectives.noise_rows import NoiseRows, noise_rows
 from skebm.objectives.objective import Loss, Objective
 
@@ -82,5 +82,4 @@ class RankingNoiseContrastive(Objective):
         drawn = law.draw(energy, self.n_noise, generator=generator)
         s = law.log_ratio(energy, torch.cat([batch, drawn]))
         data, rest = s[: len(batch)], s[len(batch) :].logsumexp(0)
-        value = (torch.logaddexp(data, rest) - data).mean()
-        return Loss(value, {"bound": math.log1p(self.n_noise) - value.detach()})
+        return picking_loss(data, torch.logaddexp(data, rest), self.n_noise + 1)

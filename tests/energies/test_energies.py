@@ -222,11 +222,13 @@ def finite_differences(energy, x, step):
 # Their rows are bits or codes, so they have tests of their own.
 OF_BITS_AND_CODES = {
     skebm.energies.Boltzmann,
+    skebm.energies.Chain,
     skebm.energies.ClassRBM,
     skebm.energies.DeepBelief,
     skebm.energies.DeepBoltzmann,
     skebm.energies.OrdinalRBM,
     skebm.energies.RatedRows,
+    skebm.energies.Similarity,
 }
 
 

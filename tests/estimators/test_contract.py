@@ -194,7 +194,10 @@ def test_copies_read_bit_for_bit(fitted, X, X_new, dtype, readers, copied, tmp_p
         np.testing.assert_array_equal(
             getattr(other, reader)(X_new), getattr(estimator, reader)(X_new)
         )
-    np.testing.assert_array_equal(other.predict(X), estimator.predict(X))
+    reader = readers(estimator)[0]
+    np.testing.assert_array_equal(
+        getattr(other, reader)(X), getattr(estimator, reader)(X)
+    )
     if hasattr(estimator, "sample"):
         np.testing.assert_array_equal(other.sample(5), estimator.sample(5))
     fit(other, X)

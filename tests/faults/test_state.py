@@ -26,6 +26,9 @@ tables = pytest.mark.estimators("table")
 in_epochs = pytest.mark.estimators("density", "epochs")
 
 BAD_VALUES = {
+    "alpha": [0, -1.0, "some", None],
+    "tol": [0, -1.0, None],
+    "window": [-1, 2.5, None],
     "contamination": [0, -0.1, 0.51, 1, "some", None],
     "estimator": [3, "kde", object()],
     "novelty": ["yes", 2, None],
@@ -38,6 +41,10 @@ BAD_VALUES = {
     "max_iter": [0, -3, 2.5, "many"],
     "n_components": [-1, 2.5, "many", None],
     "n_iter": [-1, 2.5, "many", None],
+    "n_projection": [0, 2.5, None],
+    "augmentation": [3, None, "nonsense"],
+    "passthrough": ["yes", 2, None],
+    "temperature": [0, -1.0, None],
     "binarize": ["yes", np.inf],
     "verbose": [-1, "loud"],
     "batch_size": [0, -1, 2.5, None],
@@ -111,7 +118,7 @@ def test_row_19_a_diverging_stream(estimator, X, rate):
 
 
 @tables
-def test_row_20_bad_parameter(estimator, X):
+def test_row_20_bad_parameter(estimator, X, readers):
     known = BAD_VALUES.keys() & estimator.get_params()
     assert {"device", "random_state"} <= known
     for name in sorted(known):
@@ -121,7 +128,7 @@ def test_row_20_bad_parameter(estimator, X):
             with pytest.raises(ValueError, match=message):
                 fit(bad, X)
             with pytest.raises(NotFittedError):
-                bad.predict(X)
+                getattr(bad, readers(bad)[0])(X)
 
 
 @tables
@@ -167,13 +174,13 @@ def test_row_21_not_fitted_without_rows(estimator, X):
 
 @tables
 @pytest.mark.estimators("numbers")
-def test_row_21_not_fitted_after_a_failed_fit(estimator, X):
+def test_row_21_not_fitted_after_a_failed_fit(estimator, X, readers):
     labels = np.repeat(["up", "down"], [4, 5])
     for wrong in [X[:1], np.full((9, 3), np.nan), X[:9].astype(str) + "x"]:
         with pytest.raises(ValueError, match=r"sample|NaN|convert|class"):
             estimator.fit(wrong, labels[: len(wrong)])
         with pytest.raises(NotFittedError):
-            estimator.predict(X)
+            getattr(estimator, readers(estimator)[0])(X)
 
 
 @tables

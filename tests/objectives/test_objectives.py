@@ -13,6 +13,7 @@ import skebm.samplers
 from skebm.energies import (
     RBM,
     Boltzmann,
+    Chain,
     ClassRBM,
     ContextRBM,
     DeepBoltzmann,
@@ -24,6 +25,7 @@ from skebm.energies import (
     Quadratic,
     RatedRows,
     Ratings,
+    Similarity,
     Tilted,
 )
 from skebm.energies.denoiser import NoisyMLP
@@ -31,6 +33,7 @@ from skebm.energies.perceptrons import MLP
 from skebm.objectives import (
     Adversarial,
     BoltzmannLikelihood,
+    ChainLikelihood,
     ClassLikelihood,
     ConditionalLikelihood,
     ContrastiveDivergence,
@@ -38,6 +41,8 @@ from skebm.objectives import (
     DenoisingScoreMatching,
     DrawnRowsLikelihood,
     ExactLikelihood,
+    FeatureCorruption,
+    InfoNCE,
     JointLikelihood,
     Margin,
     MaximumLikelihood,
@@ -57,6 +62,7 @@ OBJECTIVES = {
     "adversarial": Adversarial(n_layers=2, n_hidden=8),
     "boltzmann": BoltzmannLikelihood(),
     "boltzmann_chains": BoltzmannLikelihood("persistent", n_chains=20),
+    "chain": ChainLikelihood(weight_decay=0.1),
     "classes": ClassLikelihood(generative_weight=0.3),
     "conditional": ConditionalLikelihood(),
     "contrastive_divergence": ContrastiveDivergence(n_steps=2, energy_penalty=0.1),
@@ -67,6 +73,8 @@ OBJECTIVES = {
     "drawn_rows": DrawnRowsLikelihood(n_chains=20),
     "exact": ExactLikelihood(),
     "joint": JointLikelihood(NoiseContrastive(), weight=0.5, alpha=1.0),
+    "info_nce": InfoNCE(FeatureCorruption(0.5)),
+    "info_nce_pairs": InfoNCE(symmetric=False),
     "margin": Margin(margin=2.0),
     "maximum_likelihood": MaximumLikelihood(n_steps=3),
     "multi_noise": MultiNoiseScoreMatching((0.1, 0.5, 1.0), level_weight=1.0),
@@ -81,6 +89,13 @@ OBJECTIVES = {
     "score_matching": ScoreMatching(),
     "sliced": SlicedScoreMatching(n_slices=2),
 }
+NO_OBJECTIVES = {
+    "Augmentation",
+    "FeatureCorruption",
+    "GaussianNoise",
+    "Loss",
+    "Objective",
+}
 NO_CRITERION = {
     "adversarial",
     "contrastive_divergence",
@@ -88,16 +103,19 @@ NO_CRITERION = {
     "persistent",
     "unadjusted",
 }
-NO_DRAWS = {"boltzmann", "exact", "pseudo", "score_matching"}
+NO_DRAWS = {"boltzmann", "chain", "exact", "info_nce_pairs", "pseudo", "score_matching"}
 ENERGIES = {
     "boltzmann": Boltzmann(1),
     "boltzmann_chains": Boltzmann(1),
+    "chain": Chain(2),
     "classes": ClassRBM(4, 2),
     "conditional": ContextRBM(1, 4, GaussianUnits()),
     "deep_boltzmann": DeepBoltzmann((4, 2)),
     "drawn_rows": RBM(4),
     "exact": RBM(4, GaussianUnits()),
     "joint": JointNetwork(MLP(hidden=(8,)), 2),
+    "info_nce": Similarity(4, (8,), 3),
+    "info_nce_pairs": Similarity(4, (8,), 3),
     "multi_noise": NoisyMLP(hidden=(8,)),
     "pseudo": Boltzmann(),
     "ratings": OrdinalRBM(n_hidden=4),
@@ -117,6 +135,7 @@ SETS_GRADIENTS = {
     "rbm_data",
     "rbm_tempered",
 }
+PAIRS = {"info_nce", "info_nce_pairs"}
 BITS = {"boltzmann", "boltzmann_chains", "classes", "deep_boltzmann", "pseudo"}
 
 
@@ -137,6 +156,11 @@ def rows_of(name, dtype=torch.float64, seed=0):
     x = table(dtype=dtype, seed=seed)
     if name == "ratings":
         return torch.arange(20, dtype=dtype)[:, None]
+    if name == "chain":
+        codes = (x[:, 2:] > 0).to(dtype)
+        return torch.cat([x[:, :2], codes], 1).view(10, 4, 3)
+    if name in PAIRS:
+        return torch.cat([x, x + 0.1], 1)
     if name == "drawn_rows":
         return x.sigmoid()
     return (x > 0).to(dtype) if name in BITS else x
@@ -145,6 +169,7 @@ def rows_of(name, dtype=torch.float64, seed=0):
 def network(name, dtype=torch.float64):
     kind = ENERGIES.get(name, MLP(hidden=(8,)))
     energy = kind.build(WIDTHS.get(name, 3), generator=generator()).to(dtype)
+    energy = kind.build(6 if name in PAIRS else 3, generator=generator()).to(dtype)
     if name != "ratings":
         return energy
     entries = torch.arange(60)
@@ -165,7 +190,7 @@ def loss_and_gradients(name, x, energy=None, seed=5):
 
 def test_public_objectives_are_in_the_battery():
     classes = {type(objective).__name__ for objective in OBJECTIVES.values()}
-    assert classes == set(skebm.objectives.__all__) - {"Loss", "Objective"}
+    assert classes == set(skebm.objectives.__all__) - NO_OBJECTIVES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -296,6 +321,7 @@ def test_device_agrees_with_cpu(name, device):
         (NoiseContrastive(noise=Quadratic()), "without weights"),
         (NoiseContrastive(noise=MLP((4,)).build(3)), "can be drawn from"),
         (RankingNoiseContrastive(n_noise=0), "n_noise=0"),
+        (ChainLikelihood(weight_decay=-1.0), "weight_decay=-1.0"),
         (Margin(margin=0.0), "margin=0.0"),
         (ContrastiveDivergence(n_steps=-1), "n_steps=-1"),
         (ContrastiveDivergence(persistent=True, n_replay=0), "n_replay=0"),
