@@ -6,6 +6,7 @@ from skebm.estimators.conditional_rbm import ConditionalRBM
 from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
 from skebm.estimators.deep_boltzmann import DeepBoltzmannMachine
+from skebm.estimators.energy_regressor import EBMRegressor
 from skebm.estimators.gaussian_rbm import GaussianRBM
 from skebm.estimators.mixed_rbm import MixedRBM
 from skebm.estimators.outlier import EnergyOutlierDetector
@@ -24,6 +25,7 @@ __all__ = [
     "DeepBeliefNetwork",
     "DeepBoltzmannMachine",
     "DeepEBM",
+    "EBMRegressor",
     "EnergyOutlierDetector",
     "GaussianRBM",
     "MixedRBM",

@@ -10,7 +10,11 @@ from sklearn.utils import _safe_indexing as take_rows
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition as Composition
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _num_samples, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    validate_data,
+)
 
 from skebm.exceptions import DataDomainError
 
@@ -26,6 +30,7 @@ __all__ = [
     "check_ratings",
     "check_rows",
     "check_table",
+    "check_targets",
     "check_units",
     "fit_context",
     "meta_fit_context",
@@ -181,6 +186,45 @@ def check_labelled(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarr
         )
     rows = np.add(X.toarray() if issparse(X) else X, 0.0, order="C")
     return rows, y
+
+
+def check_targets(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return X, targets and weights as finite float arrays.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Targets.
+    sample_weight : array-like of shape (n_samples,) or None
+        Not negative, not all zero; None is one for each row.
+
+    Returns
+    -------
+    X, y : ndarray
+        New arrays, float32 or float64.
+    weight : ndarray of shape (n_samples,)
+        Float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            multi_output=True,
+            y_numeric=True,
+        )
+    _warn_denormal(X)
+    weight = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
+    return np.add(X, 0.0, order="C"), np.asarray(y).astype(np.float64), weight
 
 
 def check_bits(

@@ -45,6 +45,7 @@ from skebm.energies import (
     Quadratic,
     Rescaled,
     ResidualMLP,
+    ResponseEnergy,
     Scaled,
     SetEnergy,
     Sum,
@@ -159,6 +160,8 @@ ENERGIES = {
     "set": lambda: built(SetEnergy(hidden=(8,))),
     "module": lambda: built(Module(OneLayer())),
     "context_rbm": lambda: built(ContextRBM(1, 5, GaussianUnits())),
+    "response": lambda: built(ResponseEnergy(hidden=(8,), n_tilts=4)),
+    "responses": lambda: built(ResponseEnergy(2, 2, hidden=(8,), n_tilts=4)),
     "rbm": lambda: built(RBM(5)),
     "rbm_gaussian": lambda: built(RBM(5, GaussianUnits())),
     "rbm_mixed": lambda: built(

@@ -23,6 +23,7 @@ from skebm.energies import (
     Quadratic,
     RatedRows,
     Ratings,
+    ResponseEnergy,
     Tilted,
 )
 from skebm.energies.denoiser import NoisyMLP
@@ -46,6 +47,7 @@ from skebm.objectives import (
     RatingLikelihood,
     RBMLikelihood,
     Regularized,
+    ResponseLikelihood,
     ScoreMatching,
     SlicedScoreMatching,
 )
@@ -75,6 +77,7 @@ OBJECTIVES = {
     "rbm_data": RBMLikelihood(chains="data", n_steps=2, centered=False),
     "rbm_tempered": RBMLikelihood(chains="tempered", n_chains=9, sparsity_target=0.1),
     "regularized": Regularized(NoiseContrastive(), 0.1, 0.1, 0.1),
+    "response": ResponseLikelihood(),
     "score_matching": ScoreMatching(),
     "sliced": SlicedScoreMatching(n_slices=2),
 }
@@ -98,6 +101,7 @@ ENERGIES = {
     "pseudo": Boltzmann(),
     "ratings": OrdinalRBM(n_hidden=4),
     "rbm": RBM(4, GaussianUnits()),
+    "response": ResponseEnergy(n_members=2, hidden=(8,), n_tilts=4),
     "rbm_data": RBM(4, GaussianUnits()),
     "rbm_tempered": RBM(4, GaussianUnits()),
 }
@@ -132,6 +136,9 @@ def rows_of(name, dtype=torch.float64, seed=0):
     x = table(dtype=dtype, seed=seed)
     if name == "ratings":
         return torch.arange(20, dtype=dtype)[:, None]
+    if name == "response":
+        member = torch.arange(len(x), dtype=dtype)[:, None] % 2
+        return torch.cat([x, member, torch.ones_like(member)], 1)
     if name == "drawn_rows":
         return x.sigmoid()
     return (x > 0).to(dtype) if name in BITS else x
