@@ -226,12 +226,34 @@ class ResponseEnergy(Energy):
         return -e - self.node_energies(heads, nodes).logsumexp(2)
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x of shape (n, d) and y of shape (n, k)."""
+        """Return x of shape (n, d) and y of shape (n, k).
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, d + k)
+            Rows x, y.
+
+        Returns
+        -------
+        x, y : Tensor of shape (n, d), (n, k)
+            Views of the rows.
+        """
         d = self.coef.shape[1]
         return rows[:, :d], rows[:, d : d + self.n_targets]
 
     def heads(self, x: Tensor) -> Heads:
-        """Return what the members say of rows x of shape (n, d)."""
+        """Return what the members say of rows x of shape (n, d).
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        Heads
+            Their location, scale and tilt.
+        """
         m, k = self.n_members, self.n_targets
         seen = x.clamp(-self.reach, self.reach).expand(m, *x.shape)
         out = self.network(seen, self.dropout)
@@ -244,13 +266,39 @@ class ResponseEnergy(Energy):
         )
 
     def residuals(self, heads: Heads, y: Tensor) -> Tensor:
-        """Return r of targets y, shape (n_members, n, k)."""
+        """Return r of targets y, shape (n_members, n, k).
+
+        Parameters
+        ----------
+        heads : Heads
+            Of the rows.
+        y : Tensor of shape (n, k)
+            Targets.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, k)
+            Residuals.
+        """
         off = (y - heads.location).transpose(1, 2)
-        white = torch.linalg.solve_triangular(self.mixing, off, upper=False)
+        white: Tensor = torch.linalg.solve_triangular(self.mixing, off, upper=False)
         return white.transpose(1, 2) * (-heads.log_scale).exp()
 
     def residuals_of_one(self, heads: Heads, y: Tensor) -> Tensor:
-        """Return r of many values y of one target, (n, q) to (n_members, n, q)."""
+        """Return r of many values y of one target, (n, q) to (n_members, n, q).
+
+        Parameters
+        ----------
+        heads : Heads
+            Of the rows.
+        y : Tensor of shape (n, q)
+            Values of the one target.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, q)
+            Residuals.
+        """
         width = heads.log_scale.exp() * self.mixing
         return (y - heads.location) / width
 
@@ -274,7 +322,20 @@ class ResponseEnergy(Energy):
         return heads.location[:, :, None] + turned
 
     def member_energies(self, heads: Heads, r: Tensor) -> Tensor:
-        """Return E(x, y) of every member at residuals r, shape (n_members, n)."""
+        """Return E(x, y) of every member at residuals r, shape (n_members, n).
+
+        Parameters
+        ----------
+        heads : Heads
+            Of the rows.
+        r : Tensor of shape (n_members, n, k)
+            Residuals.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n)
+            Before the members are normalised.
+        """
         volume = heads.log_scale.sum(2) + self.log_volume()[:, None]
         e = volume - self.log_base(r)
         if self.n_tilts:
@@ -303,7 +364,18 @@ class ResponseEnergy(Energy):
         return torch.baddbmm(flat, heads.tilt, self.tilt_features(r).transpose(1, 2))
 
     def log_base(self, r: Tensor) -> Tensor:
-        """Return log b(r) for r of shape (n_members, n, k), shape (n_members, n)."""
+        """Return log b(r) for r of shape (n_members, n, k), shape (n_members, n).
+
+        Parameters
+        ----------
+        r : Tensor of shape (n_members, n, k)
+            Residuals.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n)
+            In nats.
+        """
         nu = LEAST_FREEDOM + self.log_freedom.exp()[:, None]
         log_b = (
             ((nu + 1) / 2).lgamma()
@@ -311,13 +383,31 @@ class ResponseEnergy(Energy):
             - 0.5 * (math.pi * nu).log()
             - (nu + 1) / 2 * (r * r / nu).log1p()
         )
-        return log_b.sum(2)
+        total: Tensor = log_b.sum(2)
+        return total
 
     def tilt_features(self, r: Tensor) -> Tensor:
-        """Return c(r), shape (n_members, n, n_tilts)."""
+        """Return c(r), shape (n_members, n, n_tilts).
+
+        Parameters
+        ----------
+        r : Tensor of shape (n_members, n, k)
+            Residuals.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, n_tilts)
+            Constant far out.
+        """
         seen: Tensor = self.features(r / (1 + (r / REACH) ** 2).sqrt())
         return seen
 
     def log_volume(self) -> Tensor:
-        """Return log det L of every member, shape (n_members,)."""
+        """Return log det L of every member, shape (n_members,).
+
+        Returns
+        -------
+        Tensor of shape (n_members,)
+            In nats.
+        """
         return self.mixing.diagonal(dim1=1, dim2=2).log().sum(1)

@@ -72,14 +72,44 @@ class ResponseLaw(ABC):
 
     @abstractmethod
     def mean(self) -> Tensor:
-        """Return E[y | x], shape (n, k)."""
+        """Return E[y | x].
+
+        Returns
+        -------
+        Tensor of shape (n, k)
+            In the units of the targets.
+        """
 
     @abstractmethod
     def draw(self, n_draws: int, *, generator: Generator) -> Tensor:
-        """Return draws of y given x, shape (n, n_draws, k)."""
+        """Return draws of y given x.
+
+        Parameters
+        ----------
+        n_draws : int
+            Draws per row.
+        generator : Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Tensor of shape (n, n_draws, k)
+            Draws, row by row.
+        """
 
     def log_density(self, y: Tensor) -> Tensor:
-        """Return log p(y | x), shape (n,), for targets of shape (n, k)."""
+        """Return log p(y | x).
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, k)
+            Targets.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            In nats.
+        """
         r = self.energy.residuals(self.heads, y)
         log_p = -self.energy.member_energies(self.heads, r) - self.log_z
         mean: Tensor = log_p.logsumexp(0) - math.log(self.energy.n_members)
@@ -106,16 +136,26 @@ class ResponseLaw(ABC):
         end = math.asinh(math.asinh(FARTHEST))
         low = torch.full(shape, -end, dtype=self.x.dtype, device=self.x.device)
 
-        def excess(t: Tensor) -> Tensor:
-            p = self.distribution(center[..., None] + spread[..., None] * stretched(t))
-            p = p if calibrated is None else calibrated(p)
-            return p.mean(0) - levels
-
-        t = root(excess, low, -low)
-        return center[..., None] + spread[..., None] * stretched(t)
+        place_of, to_level = center[..., None], calibrated or (lambda p: p)
+        t = root(
+            lambda t: (
+                to_level(self.distribution(place_of + spread[..., None] * stretched(t)))
+                .mean(0)
+                .sub(levels)
+            ),
+            low,
+            -low,
+        )
+        return place_of + spread[..., None] * stretched(t)
 
     def mode(self) -> Tensor:
-        """Return the y of the highest density, for one target, shape (n, 1)."""
+        """Return the y of the highest density, for one target.
+
+        Returns
+        -------
+        Tensor of shape (n, 1)
+            In the units of the target.
+        """
         center, spread = self._frame()
         edges = panel_edges(self.x)
         t = edges.expand(len(self.x), -1)
@@ -150,12 +190,23 @@ class LineLaw(ResponseLaw):
 
     def __init__(self, energy: ResponseEnergy, x: Tensor) -> None:
         super().__init__(energy, x)
-        panels = self.share.unflatten(2, (N_PANELS, N_PER_PANEL)).sum(3)
+        panels = self.share.reshape(*self.share.shape[:2], N_PANELS, N_PER_PANEL).sum(3)
         below = panels.cumsum(2)
         self.below = torch.cat([torch.zeros_like(below[..., :1]), below], 2)
 
     def distribution(self, y: Tensor) -> Tensor:
-        """Return P(y' <= y | x), shape (n_members, n, 1, q): whole panels and a part."""
+        """Return P(target <= y | x): whole panels and a part of one.
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, k, q)
+            Values of each target.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, k, q)
+            In [0, 1].
+        """
         r = self.energy.residuals_of_one(self.heads, y[:, 0])
         edges = panel_edges(r)
         t = place(r).clamp(edges[0], edges[-1])
@@ -169,19 +220,38 @@ class LineLaw(ResponseLaw):
         return p.clamp(0, 1)[:, :, None]
 
     def mean(self) -> Tensor:
-        """Return E[y | x], shape (n, 1)."""
+        """Return E[y | x].
+
+        Returns
+        -------
+        Tensor of shape (n, 1)
+            In the units of the target.
+        """
         r = (self.share * self.nodes.r[:, 0]).sum(2, keepdim=True)
         width = self.heads.log_scale.exp() * self.energy.mixing
         return (self.heads.location + width * r).mean(0)
 
     def draw(self, n_draws: int, *, generator: Generator) -> Tensor:
-        """Return draws, even within the cells of the quadrature's points."""
+        """Return draws, even within the cells of the quadrature's points.
+
+        Parameters
+        ----------
+        n_draws : int
+            Draws per row.
+        generator : Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Tensor of shape (n, n_draws, k)
+            Draws, row by row.
+        """
         members, n, m = self.share.shape
         below = self.share.transpose(0, 1).reshape(n, -1).cumsum(1)
         u = uniform_like(below.new_empty(n, n_draws), generator) * below[:, -1:]
         cell = torch.searchsorted(below, u, right=True).clamp(max=members * m - 1)
         member, node = cell // m, cell % m
-        points, weights = gauss_legendre(self.x)
+        weights = gauss_legendre(self.x)[1]
         edges = panel_edges(self.x)
         width = edges[1] - edges[0]
         first = torch.cat([torch.zeros_like(weights[:1]), weights.cumsum(0)[:-1]])
@@ -198,7 +268,8 @@ class LineLaw(ResponseLaw):
         r = stretched(t).reshape(shape[0], -1, 1)
         log_p = self.energy.log_base(r).reshape(shape) + log_slope(t)
         if self.energy.n_tilts:
-            seen = self.energy.tilt_features(r).unflatten(1, (shape[1], -1))
+            seen = self.energy.tilt_features(r)
+            seen = seen.reshape(*shape[:2], -1, self.energy.n_tilts)
             tilt = (seen @ self.heads.tilt[..., None])[..., 0]
             log_p = log_p + tilt.reshape(shape)
         return log_p - self.log_z[..., None, None]
@@ -226,7 +297,18 @@ class CloudLaw(ResponseLaw):
             self._sorted.append((y.contiguous(), share.cumsum(2) - share / 2))
 
     def distribution(self, y: Tensor) -> Tensor:
-        """Return P(target j <= y | x): linear between the points."""
+        """Return P(target j <= y | x): linear between the points.
+
+        Parameters
+        ----------
+        y : Tensor of shape (n, k, q)
+            Values of each target.
+
+        Returns
+        -------
+        Tensor of shape (n_members, n, k, q)
+            In [0, 1].
+        """
         found = []
         for j, (points, below) in enumerate(self._sorted):
             at = y[:, j].expand(len(points), -1, -1).contiguous()
@@ -240,11 +322,30 @@ class CloudLaw(ResponseLaw):
         return torch.stack(found, 2)
 
     def mean(self) -> Tensor:
-        """Return E[y | x], shape (n, k)."""
+        """Return E[y | x].
+
+        Returns
+        -------
+        Tensor of shape (n, k)
+            In the units of the targets.
+        """
         return (self.share[..., None] * self.points).sum(2).mean(0)
 
     def draw(self, n_draws: int, *, generator: Generator) -> Tensor:
-        """Return draws by importance resampling of fresh points, shared by the rows."""
+        """Return draws by importance resampling of fresh points, shared by the rows.
+
+        Parameters
+        ----------
+        n_draws : int
+            Draws per row.
+        generator : Generator
+            Source of randomness.
+
+        Returns
+        -------
+        Tensor of shape (n, n_draws, k)
+            Draws, row by row.
+        """
         energy, (members, n) = self.energy, self.share.shape[:2]
         fresh = drawn_nodes(self.x, 2 * N_QUASI, energy.n_targets, generator)
         below = energy.node_energies(self.heads, fresh).softmax(2).cumsum(2)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from skebm._torch import make_generator
 
 FARTHEST = 1e9
-"""Residual at which the integral over a line ends; what lies beyond has mass < 1e-17."""
+"""Residual where the integral over a line ends; what lies beyond has mass < 1e-17."""
 
 FARTHEST_IN_TRAINING = 1e3
 
@@ -39,17 +39,50 @@ class Nodes(NamedTuple):
 
 
 def stretched(t: Tensor) -> Tensor:
-    """Return r = sinh(sinh(t)), the coordinate of the line."""
+    """Return r = sinh(sinh(t)).
+
+    Parameters
+    ----------
+    t : Tensor
+        Coordinate in which panels are even.
+
+    Returns
+    -------
+    Tensor
+        Residuals.
+    """
     return t.sinh().sinh()
 
 
 def place(r: Tensor) -> Tensor:
-    """Return t with sinh(sinh(t)) = r."""
+    """Return t with sinh(sinh(t)) = r.
+
+    Parameters
+    ----------
+    r : Tensor
+        Residuals.
+
+    Returns
+    -------
+    Tensor
+        Where they are among the panels.
+    """
     return r.asinh().asinh()
 
 
 def log_slope(t: Tensor) -> Tensor:
-    """Return log(dr / dt) for r = sinh(sinh(t))."""
+    """Return log(dr / dt) for r = sinh(sinh(t)).
+
+    Parameters
+    ----------
+    t : Tensor
+        Coordinates.
+
+    Returns
+    -------
+    Tensor
+        Of the same shape.
+    """
     return (t.cosh() * t.sinh().cosh()).log()
 
 
@@ -77,7 +110,18 @@ def gauss_legendre(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def panel_edges(like: Tensor) -> Tensor:
-    """Return the edges of the panels in t, shape (N_PANELS + 1,)."""
+    """Return the edges of the panels in t.
+
+    Parameters
+    ----------
+    like : Tensor
+        Gives dtype and device.
+
+    Returns
+    -------
+    Tensor of shape (N_PANELS + 1,)
+        Evenly spaced.
+    """
     end = math.asinh(math.asinh(FARTHEST))
     return torch.linspace(-end, end, N_PANELS + 1, dtype=like.dtype, device=like.device)
 
@@ -184,6 +228,7 @@ def fixed_nodes(like: Tensor, k: int) -> Nodes:
     if k == 1:
         return panel_nodes(like)
     shift = torch.rand(k, generator=make_generator(0), dtype=torch.float64)
-    points = torch.quasirandom.SobolEngine(k).draw(N_QUASI, dtype=torch.float64)
+    engine = torch.quasirandom.SobolEngine(k)  # type: ignore[no-untyped-call]
+    points = engine.draw(N_QUASI, dtype=torch.float64)
     u = ((points + shift) % 1).clamp(1e-6, 1 - 1e-6)
     return heavy_nodes(u.to(like))

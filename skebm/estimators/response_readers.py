@@ -184,6 +184,7 @@ class ResponseReaders(RegressorMixin, Fitting):
         """Return what a reader says of the laws of rows, chunk by chunk."""
 
         def measured(x, *rest):
+            """Return what the reader says of a chunk."""
             return reader(response_law(self.energy_, x), *rest)
 
         with torch.inference_mode():
@@ -201,7 +202,7 @@ class ResponseReaders(RegressorMixin, Fitting):
         return np.concatenate(parts, axis=2) * scale + location
 
     def _calibrated(self, p):
-        """Return the share of held-out rows whose level is below p, target by target."""
+        """Return the share of held-out rows with a lower level than p, by target."""
         found = torch.empty_like(p)
         for j, (levels, shares) in enumerate(
             zip(self.levels_, self.level_shares_, strict=True)

@@ -117,14 +117,15 @@ def held_out_levels(energy, rows):
     Tensor of shape (n, k)
         Uniform where the model is right.
     """
-
-    def levels(chunk):
-        x, y = energy.split(chunk)
-        p = response_law(energy, x).distribution(y[..., None])[..., 0]
-        return (p[chunk[:, -2].long(), torch.arange(len(chunk), device=p.device)],)
-
     with torch.inference_mode():
-        return in_chunks(levels, CHUNK, rows)[0]
+        return in_chunks(lambda chunk: (_levels(energy, chunk),), CHUNK, rows)[0]
+
+
+def _levels(energy, rows):
+    """Return P(target <= y | x) under the member that did not see each row."""
+    x, y = energy.split(rows)
+    p = response_law(energy, x).distribution(y[..., None])[..., 0]
+    return p[rows[:, -2].long(), torch.arange(len(rows), device=p.device)]
 
 
 def _started(rows, n_members, n_targets, params, tilted, seed):

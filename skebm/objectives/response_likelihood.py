@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from skebm.energies import Energy
-from skebm.energies.response import ResponseEnergy
+from skebm.energies.response import Heads, ResponseEnergy
 from skebm.energies.response_nodes import (
     N_DRAWS,
     Nodes,
@@ -45,7 +45,8 @@ class ResponseLikelihood(Objective):
     >>> import torch
     >>> from skebm.energies import ResponseEnergy
     >>> from skebm.objectives import ResponseLikelihood
-    >>> rows, g = torch.tensor([[0.0, 1.0, -1.0, 1.0]]), torch.Generator().manual_seed(0)
+    >>> rows = torch.tensor([[0.0, 1.0, -1.0, 1.0]])
+    >>> g = torch.Generator().manual_seed(0)
     >>> energy, objective = ResponseEnergy(n_members=1).build(2), ResponseLikelihood()
     >>> state = objective.init(energy, rows, generator=g)
     >>> objective(energy, rows, state, generator=g).value.shape
@@ -112,7 +113,7 @@ class ResponseLikelihood(Objective):
     def _contrasted(
         self,
         response: ResponseEnergy,
-        heads: tuple[Tensor, Tensor, Tensor],
+        heads: Heads,
         r: Tensor,
         e: Tensor,
         generator: Generator,
@@ -124,7 +125,7 @@ class ResponseLikelihood(Objective):
         own_q = -1.5 * (2 + r * r).log().sum(2)
         own = (
             -e
-            + heads[1].sum(2)
+            + heads.log_scale.sum(2)
             + response.log_volume()[:, None]
             - own_q
             - terms.new_tensor(self.n_noise).log()

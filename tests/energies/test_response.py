@@ -1,4 +1,4 @@
-"""Response energies against dense integration, and against a Gaussian in closed form."""
+"""Response energies against dense integration and Student laws."""
 
 import itertools
 import math
