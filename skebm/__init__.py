@@ -8,6 +8,7 @@ from skebm.estimators.contrastive_encoder import EnergyContrastiveEncoder
 from skebm.estimators.deep import DeepEBM
 from skebm.estimators.deep_belief import DeepBeliefNetwork
 from skebm.estimators.deep_boltzmann import DeepBoltzmannMachine
+from skebm.estimators.energy_regressor import EBMRegressor
 from skebm.estimators.gaussian_rbm import GaussianRBM
 from skebm.estimators.jem import JEMClassifier
 from skebm.estimators.mixed_rbm import MixedRBM
@@ -28,6 +29,7 @@ __all__ = [
     "DeepBeliefNetwork",
     "DeepBoltzmannMachine",
     "DeepEBM",
+    "EBMRegressor",
     "EnergyContrastiveEncoder",
     "EnergyOutlierDetector",
     "GaussianRBM",

@@ -27,6 +27,7 @@ __all__ = [
     "check_ratings",
     "check_rows",
     "check_table",
+    "check_targets",
     "check_units",
     "check_weights",
     "fit_context",
@@ -212,6 +213,43 @@ def check_weights(X: np.ndarray, sample_weight: Any) -> np.ndarray:
     if not weights.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return weights
+
+
+def check_targets(
+    estimator: Any, X: Any, y: Any, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return X, targets and weights as finite float arrays.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set.
+    X : array-like of shape (n_samples, n_features)
+        Rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Targets.
+    sample_weight : array-like of shape (n_samples,) or None
+        Not negative, not all zero; None is one for each row.
+
+    Returns
+    -------
+    X, y : ndarray
+        New arrays, float32 or float64.
+    weight : ndarray of shape (n_samples,)
+        Float64.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        X, y = validate_data(
+            estimator,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            multi_output=True,
+            y_numeric=True,
+        )
+    _warn_denormal(X)
+    weight = check_weights(X, sample_weight)
+    return np.add(X, 0.0, order="C"), np.asarray(y).astype(np.float64), weight
 
 
 def check_bits(

@@ -5,7 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from tables import columns_of, far_rows, fit, rows_of
@@ -41,6 +41,7 @@ TINY: dict[str, dict] = {
         "batch_size": 4096,
         "normalizer": ImportanceSampling(4000),
     },
+    "EBMRegressor": {"hidden": 8, "n_tilts": 4, "n_members": 3, "max_iter": 2},
     "ProductOfExperts": {
         "estimators": [
             ("a", skebm.DeepEBM("quadratic", objective="dsm", **ONE_STEP)),
@@ -67,6 +68,7 @@ TRAITS = {
     "table": lambda e: (
         isinstance(e, BaseEBM)
         or is_classifier(e)
+        or is_regressor(e)
         or (hasattr(e, "transform") and not hasattr(e, "recommend"))
     ),
     "real": lambda e: columns_of(e) == "real",
@@ -212,6 +214,8 @@ def readers():
         "score_samples",
         "decision_function",
         "predict",
+        "predict_interval",
+        "predict_quantiles",
         "p_values",
         "predict_fdr",
         "explain",

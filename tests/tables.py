@@ -1,7 +1,7 @@
 """Small tables in the domain of an estimator: real columns, bits or codes."""
 
 import numpy as np
-from sklearn.base import is_classifier
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils import get_tags
 
 N_CODES = 3
@@ -68,8 +68,17 @@ def strict(estimator):
 
 
 def fit(estimator, X):
-    """Fit, with labels that follow the first column where the estimator wants some."""
-    if not is_classifier(estimator):
+    """Fit, with a y that follows the first column where the estimator wants one."""
+    if not is_classifier(estimator) and not is_regressor(estimator):
         return estimator.fit(X)
     first = np.asarray(X)[:, 0].astype(float)
+    if is_regressor(estimator):
+        return estimator.fit(X, 2 * np.nan_to_num(first) + np.arange(len(first)) % 3)
     return estimator.fit(X, np.where(first > np.nanmedian(first), "up", "down"))
+
+
+def draws(estimator, X, n):
+    """Return n draws, of targets of the first rows where the estimator draws those."""
+    if is_regressor(estimator):
+        return estimator.sample(X[:2], n)
+    return estimator.sample(n)

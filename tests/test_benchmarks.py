@@ -29,6 +29,7 @@ adbench = load_script("adbench")
 density = load_script("density")
 digits = load_script("digits")
 encoder = load_script("encoder")
+regression = load_script("regression")
 scale = load_script("scale")
 
 
@@ -251,3 +252,42 @@ def test_toys_have_the_entropy_that_is_stated(name):
     log_density = logsumexp(exponent, axis=1) - norm
     error = 4 * log_density.std() / np.sqrt(len(rows))
     assert -log_density.mean() == pytest.approx(entropy, abs=error)
+
+
+@pytest.mark.parametrize("name", regression.TOYS)
+def test_regression_toys_have_the_law_that_is_stated(name):
+    rows, log_density = regression.TOYS[name]
+    X, y = rows(20_000, np.random.default_rng(0))
+    grid = np.linspace(-60, 60, 60_001)
+    for x in (-2.0, 0.5):
+        p = np.exp(log_density(np.full((len(grid), 1), x), grid))
+        assert np.sum(p) * 0.002 == pytest.approx(1, abs=1e-4)
+        near = np.abs(X[:, 0] - x) < 0.1
+        share = np.sum(p[grid > 0]) * 0.002
+        assert np.mean(y[near] > 0) == pytest.approx(share, abs=0.05)
+
+
+def test_regression_models_on_a_known_law(monkeypatch):
+    monkeypatch.setattr(regression, "N_LOOKS", 10)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 2))
+    y = 5 + X[:, 0] + 0.5 * rng.normal(size=900)
+    entropy = 0.5 * np.log(2 * np.pi * np.e * 0.25)
+    for name in regression.MODELS:
+        if name != "EBMRegressor":
+            model = regression.MODELS[name](0).fit(X[:600], y[:600])
+            log_p, r2, low, high = regression.figures(model, X[600:], y[600:])
+            assert log_p == pytest.approx(-entropy, abs=0.15)
+            assert r2 == pytest.approx(0.8, abs=0.05)
+            assert low == pytest.approx(0.9, abs=0.05)
+            assert high > low
+
+
+def test_regression_prints_a_line_each(monkeypatch, capsys):
+    tiny = {"hidden": 4, "max_iter": 1, "n_members": 2}
+    regression.run_toys(["heavy tails"], 100, tiny)
+    assert "heavy tails" in capsys.readouterr().out
+    models = ["ridge, Gaussian"]
+    regression.run_tables(list(regression.TABLES), 2, models)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(regression.TABLES)

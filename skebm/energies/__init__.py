@@ -40,6 +40,7 @@ from skebm.energies.quadratic import Quadratic
 from skebm.energies.rbm import RBM
 from skebm.energies.regions import Ball, Box, Mask, Simplex
 from skebm.energies.rescaled import Rescaled
+from skebm.energies.response import ResponseEnergy
 from skebm.energies.tilted import Tilted
 from skebm.energies.transformer import Transformer
 from skebm.energies.units import BernoulliUnits, GaussianUnits, Units
@@ -99,6 +100,7 @@ __all__ = [
     "Readout",
     "Rescaled",
     "ResidualMLP",
+    "ResponseEnergy",
     "Rotations",
     "Scaled",
     "SetEnergy",

@@ -27,6 +27,7 @@ from skebm.objectives.ranking import RankingNoiseContrastive
 from skebm.objectives.rating_likelihood import RatingLikelihood
 from skebm.objectives.rbm import RBMLikelihood
 from skebm.objectives.regularized import Regularized
+from skebm.objectives.response_likelihood import ResponseLikelihood
 from skebm.objectives.score_matching import ScoreMatching, SlicedScoreMatching
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "RankingNoiseContrastive",
     "RatingLikelihood",
     "Regularized",
+    "ResponseLikelihood",
     "ScoreMatching",
     "SlicedScoreMatching",
 ]

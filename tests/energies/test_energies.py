@@ -51,6 +51,7 @@ from skebm.energies import (
     Readout,
     Rescaled,
     ResidualMLP,
+    ResponseEnergy,
     Scaled,
     SetEnergy,
     Sum,
@@ -187,6 +188,8 @@ ENERGIES = {
     "joint_patterns": lambda: built(JointPatterns(patterns(), MLP((8,)))),
     "of_label": lambda: OfLabel(joint_network(), 1),
     "context_rbm": lambda: built(ContextRBM(1, 5, GaussianUnits())),
+    "response": lambda: built(ResponseEnergy(hidden=(8,), n_tilts=4)),
+    "responses": lambda: built(ResponseEnergy(2, 2, hidden=(8,), n_tilts=4)),
     "rbm": lambda: built(RBM(5)),
     "rbm_gaussian": lambda: built(RBM(5, GaussianUnits())),
     "rbm_mixed": lambda: built(

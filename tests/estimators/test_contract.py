@@ -17,12 +17,21 @@ from sklearn.callback import ProgressBar
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
-from tables import columns_of, far_row, far_rows, fit, rows_of, typical_row
+from tables import columns_of, draws, far_row, far_rows, fit, rows_of, typical_row
 
 import skebm
 import skebm._check
 import skebm.partition
 from skebm.metrics import make_outlier_scorer
+
+WIDE = {
+    "explain",
+    "predict_interval",
+    "predict_proba",
+    "predict_quantiles",
+    "transform",
+}
+"""Readers that return several numbers for a row."""
 
 densities = pytest.mark.estimators("density")
 tables = pytest.mark.estimators("table")
@@ -61,7 +70,7 @@ def test_shapes_of_readers(fitted, X, X_new, dtype, readers):
     estimator, n = fitted(X.astype(dtype)), len(X_new)
     for reader in readers(estimator):
         values = getattr(estimator, reader)(X_new.astype(dtype))
-        wide = reader in ("explain", "predict_proba", "transform")
+        wide = reader in WIDE
         assert values.ndim == (2 if wide else 1)
         assert len(values) == n
         if reader != "predict" or values.dtype.kind == "f":
@@ -199,7 +208,7 @@ def test_copies_read_bit_for_bit(fitted, X, X_new, dtype, readers, copied, tmp_p
         getattr(other, reader)(X), getattr(estimator, reader)(X)
     )
     if hasattr(estimator, "sample"):
-        np.testing.assert_array_equal(other.sample(5), estimator.sample(5))
+        np.testing.assert_array_equal(draws(other, X, 5), draws(estimator, X, 5))
     fit(other, X)
     for reader in readers(estimator):
         np.testing.assert_array_equal(

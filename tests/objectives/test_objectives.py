@@ -25,6 +25,7 @@ from skebm.energies import (
     Quadratic,
     RatedRows,
     Ratings,
+    ResponseEnergy,
     Similarity,
     Tilted,
 )
@@ -53,6 +54,7 @@ from skebm.objectives import (
     RatingLikelihood,
     RBMLikelihood,
     Regularized,
+    ResponseLikelihood,
     ScoreMatching,
     SlicedScoreMatching,
 )
@@ -86,6 +88,7 @@ OBJECTIVES = {
     "rbm_data": RBMLikelihood(chains="data", n_steps=2, centered=False),
     "rbm_tempered": RBMLikelihood(chains="tempered", n_chains=9, sparsity_target=0.1),
     "regularized": Regularized(NoiseContrastive(), 0.1, 0.1, 0.1),
+    "response": ResponseLikelihood(),
     "score_matching": ScoreMatching(),
     "sliced": SlicedScoreMatching(n_slices=2),
 }
@@ -120,10 +123,13 @@ ENERGIES = {
     "pseudo": Boltzmann(),
     "ratings": OrdinalRBM(n_hidden=4),
     "rbm": RBM(4, GaussianUnits()),
+    "response": ResponseEnergy(n_members=2, hidden=(8,), n_tilts=4),
     "rbm_data": RBM(4, GaussianUnits()),
     "rbm_tempered": RBM(4, GaussianUnits()),
 }
-WIDTHS = {"joint": 1}  # two of three columns are targets
+WIDTHS = {"joint": 1, "info_nce": 6, "info_nce_pairs": 6}
+"""Columns of the energy, where they are not the three of the table."""
+
 SETS_GRADIENTS = {
     "boltzmann",
     "boltzmann_chains",
@@ -161,6 +167,9 @@ def rows_of(name, dtype=torch.float64, seed=0):
         return torch.cat([x[:, :2], codes], 1).view(10, 4, 3)
     if name in PAIRS:
         return torch.cat([x, x + 0.1], 1)
+    if name == "response":
+        member = torch.arange(len(x), dtype=dtype)[:, None] % 2
+        return torch.cat([x, member, torch.ones_like(member)], 1)
     if name == "drawn_rows":
         return x.sigmoid()
     return (x > 0).to(dtype) if name in BITS else x
@@ -169,7 +178,6 @@ def rows_of(name, dtype=torch.float64, seed=0):
 def network(name, dtype=torch.float64):
     kind = ENERGIES.get(name, MLP(hidden=(8,)))
     energy = kind.build(WIDTHS.get(name, 3), generator=generator()).to(dtype)
-    energy = kind.build(6 if name in PAIRS else 3, generator=generator()).to(dtype)
     if name != "ratings":
         return energy
     entries = torch.arange(60)

@@ -1,0 +1,222 @@
+"""How an energy regression is trained: linear bases, two candidates, one choice."""
+
+import math
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+
+from skebm._torch import in_chunks, make_generator
+from skebm.energies import ResponseEnergy
+from skebm.energies.response_law import response_law
+from skebm.objectives.response_likelihood import (
+    ResponseLikelihood,
+    held_out_log_density,
+)
+from skebm.trainer import History, Trainer
+
+CHUNK = 64
+"""Rows per chunk of the readers."""
+
+ALPHAS = np.logspace(-2, 4, 13)
+"""Ridge penalties that leave-one-out error chooses from."""
+
+EPOCH_ROWS = 8192
+"""Smaller tables are repeated to this many rows per epoch."""
+
+N_EPOCHS, FEWEST_EPOCHS = 60, 20
+"""Epochs of a small table, and of a large one."""
+
+N_SMALL = 2000
+SMALL_RATE, LARGE_RATE = 2e-3, 8e-3
+"""Learning rates of tables below and from ``N_SMALL`` rows on."""
+
+DECAY_ROWS, DROPOUT_ROWS = 500, 300
+"""Weight decay and dropout fall with the square of the rows over these."""
+
+LEAST_SPREAD = 1e-3
+"""Least width of a base, in standard deviations of the target."""
+
+
+class Trained(NamedTuple):
+    """A trained energy and what is known of it.
+
+    Attributes
+    ----------
+    energy : ResponseEnergy
+        In double precision, without gradients.
+    history : History
+        Of the run that was kept.
+    log_density : ndarray of shape (n,)
+        Of each row under the member that did not see it.
+    interrupted : bool
+        Whether Ctrl-C ended the training.
+    """
+
+    energy: ResponseEnergy
+    history: History
+    log_density: np.ndarray
+    interrupted: bool
+
+
+def train_response(x, y, weight, params, seed, device):
+    """Train the members with and without tilt; keep the tilt where it pays.
+
+    Parameters
+    ----------
+    x, y : ndarray of shape (n, d), (n, k)
+        Scaled rows and targets.
+    weight : ndarray of shape (n,)
+        Positive.
+    params : dict
+        Parameters of `EBMRegressor`.
+    seed : int
+        Of all randomness.
+    device : device
+        Where to train.
+
+    Returns
+    -------
+    trained : Trained
+        The tilted members where ``tilt`` is True, or "auto" and their mean log-density
+        of held-out rows is higher by more than its standard error.
+    rows : Tensor of shape (n, d + k + 2)
+        x, y, the member that held each row out, and its weight.
+    """
+    n_members = min(params["n_members"], len(x))
+    member = np.random.default_rng(seed).permutation(len(x)) % n_members
+    share = weight / weight.mean()
+    rows = torch.from_numpy(np.column_stack([x, y, member, share])).to(device)
+    kinds = {"auto": (False, True)}.get(params["tilt"], (params["tilt"],))
+    best = None
+    for tilted in kinds:
+        energy = _started(rows, n_members, y.shape[1], params, tilted, seed)
+        trained = _run(energy, rows, params, seed)
+        if best is None or _gains(trained, best, share):
+            best = trained._replace(interrupted=trained.interrupted)
+        if trained.interrupted:
+            best = best._replace(interrupted=True)
+            break
+    return best, rows
+
+
+def held_out_levels(energy, rows):
+    """Return P(target <= y | x) of each row under the member that did not see it.
+
+    Parameters
+    ----------
+    energy : ResponseEnergy
+        Trained.
+    rows : Tensor of shape (n, d + k + 2)
+        Of `train_response`.
+
+    Returns
+    -------
+    Tensor of shape (n, k)
+        Uniform where the model is right.
+    """
+    with torch.inference_mode():
+        return in_chunks(lambda chunk: (_levels(energy, chunk),), CHUNK, rows)[0]
+
+
+def _levels(energy, rows):
+    """Return P(target <= y | x) under the member that did not see each row."""
+    x, y = energy.split(rows)
+    p = response_law(energy, x).distribution(y[..., None])[..., 0]
+    return p[rows[:, -2].long(), torch.arange(len(rows), device=p.device)]
+
+
+def _started(rows, n_members, n_targets, params, tilted, seed):
+    """Return an energy whose members are ridge regressions with Student residuals."""
+    energy = ResponseEnergy(
+        n_targets,
+        n_members,
+        hidden=_layers(params["hidden"]),
+        n_tilts=params["n_tilts"] if tilted else 0,
+        dropout=_dropout(params, len(rows)),
+    )
+    energy.build(rows.shape[1] - 2, generator=make_generator(seed))
+    energy.to(rows.device)
+    x, y = (part.cpu().numpy() for part in energy.split(rows))
+    member, weight = rows[:, -2].cpu().numpy(), rows[:, -1].cpu().numpy()
+    energy.reach.copy_(torch.from_numpy(np.abs(x).max(0)))
+    for j in range(n_members):
+        seen = member != j if n_members > 1 else member == j
+        law = _linear(x[seen], y[seen], weight[seen])
+        for name, values in zip(("coef", "intercept", "mixing"), law, strict=True):
+            getattr(energy, name)[j] = torch.from_numpy(values)
+    return energy
+
+
+def _linear(x, y, weight):
+    """Return coefficients, intercept and a root of the residuals' covariance."""
+    coef, intercept = np.zeros((x.shape[1], y.shape[1])), np.average(y, 0, weight)
+    if len(x) > 2:
+        ridge = RidgeCV(ALPHAS, alpha_per_target=True).fit(x, y, weight)
+        coef = ridge.coef_.reshape(y.shape[1], -1).T
+        intercept = np.atleast_1d(ridge.intercept_)
+    off = y - x @ coef - intercept
+    covariance = np.atleast_2d(np.cov(off, rowvar=False, bias=True, aweights=weight))
+    floor = LEAST_SPREAD**2 * np.eye(y.shape[1])
+    return coef, intercept[None], np.linalg.cholesky(covariance + floor)
+
+
+def _run(energy, rows, params, seed):
+    """Train an energy by likelihood; return it with its held-out log-densities."""
+    x = rows.to(torch.float32)
+    repeated = x.repeat(math.ceil(EPOCH_ROWS / len(x)), 1)[: max(len(x), EPOCH_ROWS)]
+    generator = make_generator(seed, rows.device)
+    history = _trainer(params, len(x)).run(
+        energy, ResponseLikelihood(), repeated, x_valid=x, generator=generator
+    )
+    energy.double().requires_grad_(False).eval()
+    with torch.inference_mode():
+        log_p = in_chunks(lambda c: (held_out_log_density(energy, c),), CHUNK, rows)[0]
+    return Trained(energy, history, log_p.cpu().numpy(), history.interrupted)
+
+
+def _trainer(params, n):
+    """Return the trainer with the settings that fit n rows."""
+    rate, n_epochs = params["learning_rate"], params["max_iter"]
+    decay = params["weight_decay"]
+    if rate == "auto":
+        rate = SMALL_RATE if n < N_SMALL else LARGE_RATE
+    if n_epochs == "auto":
+        n_epochs = max(FEWEST_EPOCHS, round(N_EPOCHS * min(1.0, EPOCH_ROWS / n)))
+    return Trainer(
+        max_iter=n_epochs,
+        batch_size=params["batch_size"],
+        learning_rate=float(rate),
+        weight_decay=min(1.0, (DECAY_ROWS / n) ** 2)
+        if decay == "auto"
+        else float(decay),
+        n_warmup_steps=50,
+        clip_norm=10.0,
+        ema=0.99,
+        early_stopping=params["early_stopping"],
+        tol=0.0,
+    )
+
+
+def _layers(hidden):
+    """Return the units of each hidden layer."""
+    layers = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
+    if not all(isinstance(units, Integral) and units >= 1 for units in layers):
+        raise ValueError(f"Got hidden={hidden!r}, but expected integers >= 1.")
+    return layers
+
+
+def _dropout(params, n):
+    """Return the share of hidden units to drop."""
+    if params["dropout"] == "auto":
+        return min(0.2, (DROPOUT_ROWS / n) ** 2)
+    return float(params["dropout"])
+
+
+def _gains(new, old, share):
+    """Tell whether held-out rows are likelier by more than the standard error."""
+    gain = share * (new.log_density - old.log_density)
+    error = gain.std() / math.sqrt(len(gain))
+    return bool(gain.mean() > error)
