@@ -29,6 +29,7 @@ adbench = load_script("adbench")
 density = load_script("density")
 digits = load_script("digits")
 encoder = load_script("encoder")
+joint = load_script("joint")
 regression = load_script("regression")
 scale = load_script("scale")
 
@@ -164,6 +165,32 @@ def test_encoder_on_made_data(monkeypatch, capsys):
     head, line = capsys.readouterr().out.strip("\n").split("\n")
     assert head.split() == ["columns", "scaled", "features", "both", "gain"]
     assert line.split()[:3] == ["made", "1.0000", "1.0000"]
+
+
+def test_calibration_error_by_hand():
+    """Of four rows at .9 three are right, of two at .6 one."""
+    p = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2)
+    y = np.array([0, 0, 0, 1, 0, 1])
+    expected = 4 / 6 * (0.9 - 0.75) + 2 / 6 * (0.6 - 0.5)
+    assert joint.calibration_error(p, y) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("part", ["tables", "labels"])
+def test_joint_on_made_data(part, monkeypatch, capsys):
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    y = np.repeat(np.arange(10), 40)
+    X[:, 0] += 9 * y
+
+    def load(return_X_y):
+        return X, y
+
+    monkeypatch.setattr(joint, "TABLES", {"made": load})
+    monkeypatch.setattr(joint, "load_digits", load)
+    monkeypatch.setattr(sys, "argv", ["joint.py", part, "--seeds", "1"])
+    joint.main()
+    lines = capsys.readouterr().out.splitlines()
+    accuracy = next(float(v) for v in lines[-1].split() if v not in {"made", "min"})
+    assert accuracy > 0.8
 
 
 def test_scale_rows():

@@ -29,7 +29,7 @@ FLOORS = [
     ["objectives"],
     ["training"],
     ["trainer"],
-    ["calibration", "explain", "metrics", "_check", "table"],
+    ["calibration", "explain", "metrics", "_check", "_labels", "table"],
     ["base", "columns"],
     ["estimators", "reasons"],
     ["__init__"],

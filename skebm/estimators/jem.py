@@ -53,7 +53,7 @@ class JEMClassifier(JointDensity):
         Strength of the penalty alpha / 2n times the sum of squared weights, >= 0, as
         1 / C in scikit-learn's LogisticRegression.
     calibration : {"temperature"} or None, default="temperature"
-        T at which labels are likeliest in three-fold cross-fitting, or 1.
+        T at which mean confidence is accuracy in three-fold cross-fitting [2]_, or 1.
     max_iter : int or "auto", default="auto"
         Epochs, >= 1. "auto": 400 updates, at least 10 epochs.
     batch_size : int, default=128
@@ -123,8 +123,8 @@ class JEMClassifier(JointDensity):
     ----------
     .. [1] Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi, Swersky (2020), Your classifier
        is secretly an energy based model and you should treat it like one, ICLR.
-    .. [2] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
-       networks, ICML.
+    .. [2] Clarte, Loureiro, Krzakala, Zdeborova (2023), Expectation consistency for
+       calibration of neural networks, UAI.
 
     Examples
     --------

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -13,6 +12,10 @@ from skebm.energies import ClassPatterns, JointNetwork, JointPatterns, JointTilt
 from skebm.estimators.bases import base_of, fitted_base
 from skebm.estimators.partial_labels import label_shares
 from skebm.estimators.recipes import LEAST_REACH
+from skebm.estimators.temperatures import (
+    consistent_temperature,
+    likeliest_temperature,
+)
 from skebm.objectives import JointLikelihood
 from skebm.trainer import Trainer
 
@@ -24,9 +27,6 @@ N_UPDATES, LEAST_EPOCHS = 400, 10
 
 ONE_EPOCH = {"max_iter": 1, "schedule": "constant", "n_warmup_steps": 0}
 """Of training on a part of a stream."""
-
-HOTTEST = 20.0
-"""Largest temperature; the smallest is its inverse."""
 
 TRUST, MOST_TRUST = 0.4, 0.3
 """Share of the likeliest a at which training starts, and the largest start."""
@@ -304,7 +304,7 @@ class JointRecipe:
         return JointTilted(law, network, reach=reach)
 
     def _temperature(self, rows):
-        """Return the temperature at which rows that a fit did not see are likeliest."""
+        """Return the temperature of rows that a fit did not see."""
         known = rows.take(rows.codes >= 0)
         fewest = np.bincount(known.codes, minlength=self.n_classes).min()
         if fewest < 2:
@@ -324,47 +324,7 @@ class JointRecipe:
             with torch.no_grad():
                 scores[test] = energy.scores(z).cpu()
         weights = known.weights * self.factors[known.codes]
-        return likeliest_temperature(scores, known.codes, weights)
-
-
-def likeliest_temperature(scores, codes, weights):
-    """Return the T in [1/20, 20] at which labels are likeliest.
-
-    As in Platt scaling, a label counts 1 - e, the others e together, e = 1 / (n + 2):
-    few rows without an error do not make the model certain.
-
-    Parameters
-    ----------
-    scores : Tensor of shape (n, n_classes)
-        s: p(y | x) = softmax_y(s_y / T).
-    codes : ndarray of shape (n,)
-        Places of the labels.
-    weights : ndarray of shape (n,)
-        Weights >= 0.
-
-    Returns
-    -------
-    float
-        T.
-
-    References
-    ----------
-    .. [1] Platt (1999), Probabilistic outputs for support vector machines, Advances
-       in large margin classifiers, MIT Press.
-    .. [2] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
-       networks, ICML.
-    """
-    w, k = torch.from_numpy(weights), scores.shape[1]
-    e = 1 / (float(w.sum()) + 2)
-    label = torch.nn.functional.one_hot(torch.from_numpy(codes), k)
-    targets = w[:, None] * (label * (1 - e) + (1 - label) * e / (k - 1))
-
-    def loss(log_t):
-        return -float((targets * (scores / math.exp(log_t)).log_softmax(1)).sum())
-
-    bound = math.log(HOTTEST)
-    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")
-    return math.exp(found.x)
+        return consistent_temperature(scores, known.codes, weights)
 
 
 def without_some(rows, seed):
