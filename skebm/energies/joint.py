@@ -321,7 +321,7 @@ class JointPatterns(JointEnergy):
     Attributes
     ----------
     trust : Parameter of shape ()
-        a, starts at 0.3: neighbours in many columns are surer than they should be.
+        a: neighbours in many columns are surer than they should be.
 
     References
     ----------

@@ -28,6 +28,9 @@ ONE_EPOCH = {"max_iter": 1, "schedule": "constant", "n_warmup_steps": 0}
 HOTTEST = 20.0
 """Largest temperature; the smallest is its inverse."""
 
+TRUST, MOST_TRUST = 0.4, 0.3
+"""Share of the likeliest a at which training starts, and the largest start."""
+
 HELD_OUT = 0.1
 """Share of the labelled rows that early stopping looks at."""
 
@@ -279,14 +282,18 @@ class JointRecipe:
         return energy.build(z.shape[1], generator=generator).to(self.device)
 
     def _trust(self, energy, rows):
-        """Start a at what makes labels likeliest by the other patterns alone."""
+        """Start a at less than what makes labels likeliest by the patterns alone.
+
+        From there the network learns what the patterns do not tell; from the whole of
+        it, it would learn their rare errors by heart.
+        """
         if not self._n_given:
             return
         known = rows.codes >= 0
         log_p = energy.patterns.left_out().log_softmax(1).cpu()[torch.from_numpy(known)]
         weights = rows.weights[known] * self.factors[rows.codes[known]]
         temperature = likeliest_temperature(log_p, rows.codes[known], weights)
-        energy.trust.data.fill_(1 / temperature)
+        energy.trust.data.fill_(min(MOST_TRUST, TRUST / temperature))
 
     def _tilted(self, z, network):
         """Return a base of the rows, tilted by a network."""
@@ -323,6 +330,9 @@ class JointRecipe:
 def likeliest_temperature(scores, codes, weights):
     """Return the T in [1/20, 20] at which labels are likeliest.
 
+    As in Platt scaling, a label counts 1 - e, the others e together, e = 1 / (n + 2):
+    few rows without an error do not make the model certain.
+
     Parameters
     ----------
     scores : Tensor of shape (n, n_classes)
@@ -339,14 +349,18 @@ def likeliest_temperature(scores, codes, weights):
 
     References
     ----------
-    .. [1] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
+    .. [1] Platt (1999), Probabilistic outputs for support vector machines, Advances
+       in large margin classifiers, MIT Press.
+    .. [2] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
        networks, ICML.
     """
-    y, w = torch.from_numpy(codes)[:, None], torch.from_numpy(weights)
+    w, k = torch.from_numpy(weights), scores.shape[1]
+    e = 1 / (float(w.sum()) + 2)
+    label = torch.nn.functional.one_hot(torch.from_numpy(codes), k)
+    targets = w[:, None] * (label * (1 - e) + (1 - label) * e / (k - 1))
 
     def loss(log_t):
-        log_p = (scores / math.exp(log_t)).log_softmax(1)
-        return -float((w * log_p.gather(1, y)[:, 0]).sum())
+        return -float((targets * (scores / math.exp(log_t)).log_softmax(1)).sum())
 
     bound = math.log(HOTTEST)
     found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from skebm._torch import make_generator
+from skebm.objectives import RBMLikelihood
 from skebm.trainer import History, Trainer
 
 N_UPDATES = 30_000
@@ -107,7 +108,7 @@ def with_fast_biases(objective, rate):
     Objective
         The same or a copy.
     """
-    if getattr(objective, "bias_factor", 1.0) is not None:
+    if not isinstance(objective, RBMLikelihood) or objective.bias_factor is not None:
         return objective
     return dataclasses.replace(objective, bias_factor=max(1.0, BIAS_RATE / rate))
 
