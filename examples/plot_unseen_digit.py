@@ -10,8 +10,9 @@ that it has never seen one, and are its probabilities honest on those it knows?
 :math:`\log Z` exact: it is compared below with scikit-learn's.
 
 **Limit.** Pictures of 8x8 pixels are small and clean, and one digit is one kind of
-strange row. The draws are stored pictures with noise as wide as the kernel. The three was chosen beforehand because threes look like other digits;
-``benchmarks/joint.py`` goes through all ten.
+strange row. The three was chosen beforehand because threes look like other digits;
+``benchmarks/joint.py`` goes through all ten. The draws are stored pictures with noise as
+wide as the kernel.
 """
 
 # %%
@@ -80,10 +81,10 @@ for name, score in scores.items():
     print(f"{name:24} {roc_auc_score(truth, s):.3f}  {fpr_at_tpr(truth, s):.3f}")
 
 # %%
-# The energy of logits that were trained on labels alone orders these rows worse than the
-# largest probability does: logits tell what the labels needed, and grow with distance.
-# Exposure helps, though none of the outliers was a digit. The density of the rows, of
-# which labels know nothing, is ahead of both.
+# The energy of logits that were trained on labels alone orders these rows worse than
+# the largest probability does: logits tell what the labels needed, and grow with
+# distance. Exposure helps, though none of the outliers was a digit. The density of the
+# rows, of which labels know nothing, is ahead of both.
 
 # %%
 # Histograms, reliability, draws

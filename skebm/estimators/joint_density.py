@@ -40,7 +40,7 @@ class JointDensity(ClassReaders):
     """A joint energy in ``energy_`` over scaled rows, with labels ``classes_``."""
 
     def score_samples(self, X):
-        """Return -E(x) - log_partition_: high means typical.
+        """Return -E(x) - log_partition_; high means typical.
 
         Parameters
         ----------
