@@ -10,9 +10,8 @@ that it has never seen one, and are its probabilities honest on those it knows?
 :math:`\log Z` exact: it is compared below with scikit-learn's.
 
 **Limit.** Pictures of 8x8 pixels are small and clean, and one digit is one kind of
-strange row. The three was chosen beforehand because threes look like other digits;
-``benchmarks/joint.py`` goes through all ten. The draws are stored pictures with noise as
-wide as the kernel.
+strange row; ``benchmarks/joint.py`` goes through all ten. The draws are stored pictures
+with noise as wide as the kernel.
 """
 
 # %%
@@ -127,7 +126,7 @@ for (name, classifier), color in zip(
     axes[2].plot(sure, share, "o-", color=color, label=f"{name}, mean gap {gap:.3f}")
 axes[2].axline((1, 1), slope=1, color="black", linewidth=0.5)
 axes[2].set(xlabel="confidence", ylabel="share of right labels")
-axes[2].legend(loc="upper left", fontsize=8)
+axes[2].legend(loc="lower right", fontsize=8)
 for digit, ax in zip(model.classes_, bottom.subplots(1, 9), strict=True):
     drawn = model.sample(1, y=digit, random_state=1)
     ax.imshow(drawn.reshape(8, 8), cmap="gray_r", vmin=0, vmax=16)
