@@ -40,7 +40,7 @@ class JointDensity(ClassReaders):
     """A joint energy in ``energy_`` over scaled rows, with labels ``classes_``."""
 
     def score_samples(self, X):
-        """Return -E(x) - log_partition_: high means typical.
+        """Return -E(x) - log_partition_; high means typical.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class JointDensity(ClassReaders):
     def _recipe(self):
         """Return how the parameters make an energy."""
         return JointRecipe(
-            settings_of(self.get_params(False)),
+            settings_of(self.get_params(False), self._scaled),
             len(self.classes_),
             self._factors,
             torch.device(self.device_),
@@ -151,6 +151,10 @@ class JointDensity(ClassReaders):
     def _rows(self, X):
         """Return X checked against the columns of ``fit``."""
         return check_rows(self, X, reset=False)
+
+    def _scaled(self, X):
+        """Return rows that an objective holds as training sees rows."""
+        return scaled(self._rows(X), self.location_, self.scale_)
 
     def _measure(self, rows, function):
         """Return a function of rows, scaled, in double precision."""

@@ -19,13 +19,15 @@ WEIGHTS = {"tilted": 1.0, "network": 0.1}
 """What ``generative_weight="auto"`` means."""
 
 
-def settings_of(params):
+def settings_of(params, rows):
     """Return an estimator's parameters with its strings resolved.
 
     Parameters
     ----------
     params : dict
         Of `JEMClassifier`.
+    rows : callable
+        Maps rows in the units of X, which an objective may hold, to scaled ones.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def settings_of(params):
     return params | {
         "backbone": None if backbone is None else clone(backbone),
         "generative": generative,
-        "objective": None if objective is None else clone(objective),
+        "objective": None if objective is None else clone(objective).prepared(rows),
         "generative_weight": weight,
     }
 

@@ -31,8 +31,10 @@ from skebm.base import BaseEBM
 from skebm.energies import AnomalyEnergy
 from skebm.estimators.wrapped import (
     out_of_fold_energies,
+    refuse_without_energy,
     sample_wrapped,
     wrapped_energy,
+    wrapped_log_partition,
 )
 from skebm.exceptions import InterruptedFitWarning
 
@@ -49,7 +51,9 @@ class EnergyOutlierDetector(BaseEBM):
     Each row gets an energy E(x), low = typical, and is called an anomaly if
     E(x) > t = -offset_ (- log_partition_). By default E compares the row with stored
     training rows (`skebm.energies.AnomalyEnergy`); any density estimator with
-    ``score_samples`` can stand in, then E(x) = -score_samples(x).
+    ``score_samples`` can stand in, then E(x) = -score_samples(x), and so can any fitted
+    classifier with logits f_k in ``decision_function``, then
+    E(x) = -log sum_k exp(f_k(x)) [3]_; two classes have the logits -f/2 and f/2.
 
     A row that was seen in ``fit`` is scored with its own copy left out, so
     ``fit_predict(X)`` equals ``fit(X).predict(X)`` and training rows get honest
@@ -59,7 +63,9 @@ class EnergyOutlierDetector(BaseEBM):
     ----------
     estimator : estimator with ``fit`` and ``score_samples``, default=None
         Density to use as the energy: KernelDensity, GaussianMixture, a Pipeline that
-        ends in one, a fitted one in ``FrozenEstimator``. None: stored patterns.
+        ends in one, a fitted one in ``FrozenEstimator``; or a fitted classifier in
+        ``FrozenEstimator``, whose rows in ``fit`` should be ones that it has not seen.
+        None: stored patterns.
     novelty : bool, default=False
         True: the training rows are clean (one-class). False: they may hold anomalies,
         alone or in clumps. `predict` takes new rows in both cases.
@@ -90,8 +96,8 @@ class EnergyOutlierDetector(BaseEBM):
     offset_ : float
         ``decision_function(X) = score_samples(X) - offset_``.
     log_partition_ : float or None
-        0.0 for a wrapped density, None for the default energy, which is not
-        normalised.
+        0.0 for a wrapped density, None for the default energy and for classifiers,
+        whose energies are not normalised.
     explain_baseline_ : float
         Mean energy of the reference rows; see `explain`.
     device_ : str
@@ -104,7 +110,8 @@ class EnergyOutlierDetector(BaseEBM):
     Raises
     ------
     ValueError
-        If X holds NaN, fewer than two rows, or no numbers.
+        If X holds NaN, fewer than two rows, or no numbers; if ``estimator`` is a
+        classifier that is not frozen, or one without logits.
     InvalidParameterError
         If a parameter is out of its range.
 
@@ -128,6 +135,8 @@ class EnergyOutlierDetector(BaseEBM):
        learning, Predicting Structured Data, MIT Press.
     .. [2] Bates, Candes, Lei, Romano, Sesia (2023), Testing for outliers with
        conformal p-values, Annals of Statistics 51(1).
+    .. [3] Liu, Wang, Owens, Li (2020), Energy-based out-of-distribution detection,
+       NeurIPS.
 
     Examples
     --------
@@ -141,7 +150,12 @@ class EnergyOutlierDetector(BaseEBM):
 
     _parameter_constraints: dict = {
         **BaseEBM._parameter_constraints,
-        "estimator": [HasMethods(["fit", "score_samples"]), None],
+        "estimator": [
+            HasMethods(["fit", "score_samples"]),
+            HasMethods(["fit", "decision_function"]),
+            HasMethods(["fit", "predict_proba"]),
+            None,
+        ],
         "novelty": ["boolean"],
         "max_memory": [Interval(Integral, 2, None, closed="left"), None],
     }
@@ -270,7 +284,8 @@ class EnergyOutlierDetector(BaseEBM):
     def _fit_wrapped(self, X):
         """Fit a clone of ``estimator``; return its energies of the training rows."""
         check_table(self, X)
-        self.device_, self.energy_, self.log_partition_ = "cpu", None, 0.0
+        refuse_without_energy(self.estimator)
+        self.device_, self.energy_ = "cpu", None
         self._calibrated_on_training = False
         self.estimator_, out_of_fold = self.estimator, None
         rows = self._rows(X)
@@ -287,6 +302,7 @@ class EnergyOutlierDetector(BaseEBM):
                 self._end_task("fold")
             self.estimator_ = clone(self.estimator).fit(rows)
         self._end_task("estimator")
+        self.log_partition_ = wrapped_log_partition(self.estimator_)
         training = self._measure(rows)
         self._set_calibration(training if out_of_fold is None else out_of_fold)
         self._set_references(rows, training)

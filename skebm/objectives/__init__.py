@@ -23,6 +23,7 @@ from skebm.objectives.joint import JointLikelihood
 from skebm.objectives.margin import Margin
 from skebm.objectives.noise_contrastive import NoiseContrastive
 from skebm.objectives.objective import Loss, Objective
+from skebm.objectives.outlier_exposure import OutlierExposure
 from skebm.objectives.ranking import RankingNoiseContrastive
 from skebm.objectives.rating_likelihood import RatingLikelihood
 from skebm.objectives.rbm import RBMLikelihood
@@ -52,6 +53,7 @@ __all__ = [
     "MultiNoiseScoreMatching",
     "NoiseContrastive",
     "Objective",
+    "OutlierExposure",
     "PseudoLikelihood",
     "RBMLikelihood",
     "RankingNoiseContrastive",

@@ -1,7 +1,8 @@
 """What an objective is: a value that maps a batch of rows to a loss."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -53,6 +54,21 @@ class Objective(Params, ABC):
             False where the value measures chains or a game instead of E.
         """
         return True
+
+    def prepared(self, rows: Callable[[Any], Any]) -> Self:
+        """Return the objective with the rows it holds as the energy sees rows.
+
+        Parameters
+        ----------
+        rows : callable
+            Maps rows in the units of X to checked, scaled rows.
+
+        Returns
+        -------
+        Objective
+            Itself where it holds no rows.
+        """
+        return self
 
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> nn.Module:
         """Return what the objective keeps during training.

@@ -1,7 +1,8 @@
 """Penalties on energies, gradients and weights, beside any objective."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -68,6 +69,21 @@ class Regularized(Objective):
             What the penalised objective says.
         """
         return self.objective.is_criterion
+
+    def prepared(self, rows: Callable[[Any], Any]) -> Self:
+        """Return the same penalties on the prepared objective.
+
+        Parameters
+        ----------
+        rows : callable
+            Maps rows in the units of X to checked, scaled rows.
+
+        Returns
+        -------
+        Regularized
+            A new value.
+        """
+        return replace(self, objective=self.objective.prepared(rows))
 
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> nn.Module:
         """Return what the penalised objective keeps.
