@@ -44,7 +44,7 @@ def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ..
     known = np.ones(len(y), dtype=bool)
     if y.dtype.kind == "f" and np.isinf(y).any():
         raise ValueError("Input y contains infinity. Pass labels, or NaN for none.")
-    if y.dtype.kind in "fO":
+    if y.dtype.kind in {"f", "O"}:
         known = np.array([v is not None and v == v for v in y])
     minus = np.array([not isinstance(v, str) and v == -1 for v in y])
     if len(set(y[known & ~minus])) > 1:

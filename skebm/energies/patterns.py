@@ -238,7 +238,7 @@ class ClassPatterns(Energy):
     def _likeliest_width(self) -> Tensor:
         """Return twice the h of highest left-out likelihood, by its EM update.
 
-        h^2 <- (1 / nd) sum_ij p(j given i) |x_i - x_j|^2.
+        h^2 <- (1 / (n d)) sum_ij p(j given i) |x_i - x_j|^2.
         """
         n, d = self.patterns.shape
         own = torch.linspace(0, n - 1, min(n, N_QUERIES)).long()

@@ -38,16 +38,16 @@ def consistent_temperature(scores, codes, weights):
     accuracy = (right.sum() + 1) / (weights.sum() + 2)
     share = torch.from_numpy(weights / weights.sum())
 
-    def excess(log_t):
+    def _excess(log_t):
         confidence = (scores / math.exp(log_t)).softmax(1).amax(1)
         return float(share @ confidence) - accuracy
 
     bound = math.log(HOTTEST)
-    if excess(-bound) <= 0:
+    if _excess(-bound) <= 0:
         return 1 / HOTTEST
-    if excess(bound) >= 0:
+    if _excess(bound) >= 0:
         return HOTTEST
-    return math.exp(brentq(excess, -bound, bound))
+    return math.exp(brentq(_excess, -bound, bound))
 
 
 def likeliest_temperature(scores, codes, weights):
@@ -74,10 +74,10 @@ def likeliest_temperature(scores, codes, weights):
     """
     y, w = torch.from_numpy(codes)[:, None], torch.from_numpy(weights)
 
-    def loss(log_t):
+    def _loss(log_t):
         log_p = (scores / math.exp(log_t)).log_softmax(1)
         return -float((w * log_p.gather(1, y)[:, 0]).sum())
 
     bound = math.log(HOTTEST)
-    found = minimize_scalar(loss, bounds=(-bound, bound), method="bounded")
+    found = minimize_scalar(_loss, bounds=(-bound, bound), method="bounded")
     return math.exp(found.x)
