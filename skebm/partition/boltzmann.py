@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from skebm.energies import Boltzmann, Energy
-from skebm.partition.estimate import LogPartition, Normalizer
 from skebm.partition._gibbs import GibbsAnnealing, GibbsPath
+from skebm.partition.estimate import LogPartition, Normalizer
 from skebm.samplers import AnnealedUnits
 from skebm.samplers.state_law import law_of
 from skebm.samplers.unit_gibbs import with_hidden

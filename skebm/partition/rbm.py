@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 
 from skebm._torch import bernoulli, probabilities
 from skebm.energies import RBM, Energy
+from skebm.partition._gibbs import GibbsAnnealing, GibbsPath
 from skebm.partition._reference import CHUNK_ROWS
 from skebm.partition.estimate import LogPartition, Normalizer
-from skebm.partition._gibbs import GibbsAnnealing, GibbsPath
 from skebm.samplers import AnnealedLayers
 
 MOST_BITS = 22
