@@ -15,6 +15,7 @@ from skebm._check import (
     refuse_few,
 )
 from skebm._torch import refuse_forked_process, resolve_device, to_numpy
+from skebm.estimators.merging import merged
 from skebm.estimators.response_readers import ResponseReaders
 from skebm.estimators.response_training import held_out_levels, train_response
 from skebm.estimators.scaling import column_location_and_scale, scaled
@@ -227,7 +228,9 @@ class EBMRegressor(ResponseReaders):
         self._y_ndim = y.ndim
         self._fit_seed = self._seed()
         self.device_ = str(resolve_device(self.device))
-        x, z, weight = merged(rows, y.reshape(len(y), -1), weight)
+        both = np.column_stack([rows, y]).astype(np.float64)
+        both, weight = merged(both, weight)
+        x, z = np.split(both, [rows.shape[1]], axis=1)
         self._location, self._scale = column_location_and_scale(x)
         self._y_location, self._y_scale = column_location_and_scale(z)
         if len(x) < 2:
@@ -257,26 +260,3 @@ class EBMRegressor(ResponseReaders):
         self.levels_ = np.take_along_axis(levels, order, axis=1)
         self.level_shares_ = weight[order].cumsum(1) / (weight.sum() + 1)
         self.energy_ = trained.energy
-
-
-def merged(x, y, weight):
-    """Return the distinct rows with positive weight, sorted, their weights added.
-
-    Parameters
-    ----------
-    x, y : ndarray of shape (n, d), (n, k)
-        Rows and targets.
-    weight : ndarray of shape (n,)
-        Not negative.
-
-    Returns
-    -------
-    x, y : ndarray of shape (m, d), (m, k)
-        Float64.
-    weight : ndarray of shape (m,)
-        Positive.
-    """
-    both = np.column_stack([x, y]).astype(np.float64)[weight > 0]
-    rows, place = np.unique(both, axis=0, return_inverse=True)
-    total = np.bincount(place.ravel(), weight[weight > 0], minlength=len(rows))
-    return rows[:, : x.shape[1]], rows[:, x.shape[1] :], total

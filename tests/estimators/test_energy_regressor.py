@@ -150,7 +150,8 @@ def test_calibration_mends_a_model_that_is_too_sure():
     model.levels_ = stats.beta(0.4, 0.4).ppf(np.linspace(0.001, 0.999, 400))[None]
     assert np.all(np.diff(model.predict_interval(X[:5])) > 1.2 * narrow)
     plain = model.set_params(calibration=None).predict_interval(X[:5], 0.8)
-    np.testing.assert_array_equal(plain, model.predict_quantiles(X[:5], [0.1, 0.9]))
+    expected = model.predict_quantiles(X[:5], [0.1, 0.9])
+    np.testing.assert_allclose(plain, expected, rtol=1e-12)
 
 
 def test_held_out_levels_are_uniform():
@@ -259,7 +260,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch(monkeypatch, at_step):
     X, y = linear(80)
     with pytest.warns(InterruptedFitWarning, match="fit was interrupted"):
         model = tiny().fit(X, y)
-    assert model.n_iter_ == (0 if at_step == 1 else 1)
+    assert model.n_iter_ == (at_step - 1) // 8
     assert model.score(X, y) > 0.9
     assert np.isfinite(model.predict_interval(X)).all()
 
