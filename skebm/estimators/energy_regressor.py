@@ -34,6 +34,7 @@ class EBMRegressor(ResponseReaders):
 
     The model is the mean of the densities of ``n_members`` members, each trained on all
     rows but its fold, so that every row helps training and every row is held out once.
+    Training starts at a ridge regression and the Student law of its residuals.
     The held-out rows stop training, decide on the tilt, and calibrate the intervals.
 
     Parameters
@@ -43,8 +44,8 @@ class EBMRegressor(ResponseReaders):
     hidden : int or tuple of int, default=(64, 64)
         Units of each hidden layer, >= 1, of the network behind mu, s and a.
     tilt : bool or "auto", default="auto"
-        Whether to tilt the Student density. "auto": train both ways, and tilt if the
-        held-out log-density gains more than its standard error.
+        Whether to tilt the Student density. "auto": train both ways, and tilt if
+        held-out rows are likelier then.
     n_tilts : int, default=32
         Entries of a and c, >= 1.
     n_members : int, default=5
@@ -62,11 +63,12 @@ class EBMRegressor(ResponseReaders):
     batch_size : int, default=256
         Rows per update, >= 1.
     max_iter : int or "auto", default="auto"
-        Epochs, >= 1, of 8192 rows or the whole table if that is larger. "auto" is 60,
-        fewer for more than 8192 rows, and at least 20.
+        Epochs, >= 1, of the table; fewer than 2048 rows are repeated four times, or
+        more up to 2048 rows, and others up to 8192. "auto" is 491,520 rows in all, and
+        at least 20 epochs.
     early_stopping : bool, default=True
-        Stop when 10 epochs have not made held-out rows likelier. The best epoch is
-        kept either way.
+        Stop when 81,920 rows of training have not made the held-out rows of any member
+        likelier. Each member keeps its own best epoch either way.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a CUDA device if there is one.
     random_state : int, RandomState or None, default=None
@@ -80,7 +82,7 @@ class EBMRegressor(ResponseReaders):
         Whether the model is tilted.
     held_out_log_density_ : float
         Mean log p(y | x) of the training rows, in nats, each under the member that did
-        not see it.
+        not see it. The same rows chose the member's epoch, which flatters them.
     levels_ : ndarray of shape (n_targets, n_levels)
         P(target <= y | x) of the training rows, each under the member that did not see
         it, sorted; their shares of the rows are in ``level_shares_``.

@@ -185,19 +185,18 @@ def test_the_tilt_is_left_out_where_it_does_not_pay():
     assert not tiny(tilt=False, max_iter=2).fit(X, y).tilted_
 
 
-def test_diabetes_is_not_far_behind_ridge():
+def test_diabetes_is_likelier_than_under_ridge():
     X, y = load_diabetes(return_X_y=True)
-    ours, gaussian, r2 = [], [], []
-    for seed in range(3):
+    gain, r2 = [], []
+    for seed in range(4):
         X1, X2, y1, y2 = train_test_split(X, y, test_size=0.25, random_state=seed)
         ridge = RidgeCV(np.logspace(-4, 2, 13)).fit(X1, y1)
         sigma = np.sqrt(np.sum((y1 - ridge.predict(X1)) ** 2) / (len(y1) - 11))
         model = EBMRegressor(random_state=seed).fit(X1, y1)
-        ours.append(model.log_density(X2, y2).mean())
-        gaussian.append(stats.norm.logpdf(y2, ridge.predict(X2), sigma).mean())
+        gaussian = stats.norm.logpdf(y2, ridge.predict(X2), sigma).mean()
+        gain.append(model.log_density(X2, y2).mean() - gaussian)
         r2.append(model.score(X2, y2) - ridge.score(X2, y2))
-    # Three splits do not tell a hundredth of a nat: benchmarks/regression.py has 20.
-    assert np.mean(ours) > np.mean(gaussian) - 0.03
+    assert np.mean(gain) > 0.02
     assert np.mean(r2) > -0.02
 
 
