@@ -174,13 +174,12 @@ class ResponseEnergy(Energy):
         freedom : Tensor of shape (k,)
             Degrees of freedom, > 2.
         """
-        log_freedom = (freedom - LEAST_FREEDOM).log()
         for kept, values in (
             (self.coef, coef),
             (self.intercept, intercept),
             (self.mixing, mixing),
             (self.log_width, log_width),
-            (self.log_freedom, log_freedom),
+            (self.log_freedom, (freedom - LEAST_FREEDOM).log()),
         ):
             kept[member] = values
 

@@ -154,6 +154,17 @@ def test_calibration_mends_a_model_that_is_too_sure():
     np.testing.assert_allclose(plain, expected, rtol=1e-12)
 
 
+def test_calibration_moves_a_model_that_is_too_low():
+    """Levels with distribution u^2: the ends are the roots' quantiles."""
+    X, y = linear(400)
+    model = tiny().fit(X, y)
+    n = model.levels_.shape[1]
+    model.levels_ = np.sqrt(np.arange(1, n + 1) / (n + 1))[None]
+    model.level_shares_ = np.arange(1, n + 1)[None] / (n + 1)
+    expected = model.predict_quantiles(X[:5], np.sqrt([0.05, 0.95]))
+    np.testing.assert_allclose(model.predict_interval(X[:5]), expected, atol=0.05)
+
+
 def test_held_out_levels_are_uniform():
     model = tiny().fit(*linear(1000))
     assert stats.kstest(model.levels_[0], "uniform").pvalue > 0.01
