@@ -149,6 +149,40 @@ class ResponseEnergy(Energy):
         self.register_buffer("reach", torch.full((d,), REACH, device=device))
         return self
 
+    @torch.no_grad()
+    def start(
+        self,
+        member: int,
+        coef: Tensor,
+        intercept: Tensor,
+        mixing: Tensor,
+        log_width: Tensor,
+        freedom: Tensor,
+    ) -> None:
+        """Set where a member's training starts.
+
+        Parameters
+        ----------
+        member : int
+            Which one.
+        coef, intercept : Tensor of shape (d, k), (1, k)
+            Of the linear part of mu.
+        mixing : Tensor of shape (k, k)
+            L, lower triangular.
+        log_width : Tensor of shape (k,)
+            log s(x) where the network is zero.
+        freedom : Tensor of shape (k,)
+            Degrees of freedom, > 2.
+        """
+        for kept, values in (
+            (self.coef, coef),
+            (self.intercept, intercept),
+            (self.mixing, mixing),
+            (self.log_width, log_width),
+            (self.log_freedom, (freedom - LEAST_FREEDOM).log()),
+        ):
+            kept[member] = values
+
     def forward(self, rows: Tensor) -> Tensor:
         """Return -log p(y | x), shape (n,)."""
         log_p = self.member_log_density(rows)

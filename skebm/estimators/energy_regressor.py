@@ -15,6 +15,7 @@ from skebm._check import (
     refuse_few,
 )
 from skebm._torch import refuse_forked_process, resolve_device, to_numpy
+from skebm.estimators.merging import merged
 from skebm.estimators.response_readers import ResponseReaders
 from skebm.estimators.response_training import held_out_levels, train_response
 from skebm.estimators.scaling import column_location_and_scale, scaled
@@ -33,6 +34,7 @@ class EBMRegressor(ResponseReaders):
 
     The model is the mean of the densities of ``n_members`` members, each trained on all
     rows but its fold, so that every row helps training and every row is held out once.
+    Training starts at a ridge regression and the Student law of its residuals.
     The held-out rows stop training, decide on the tilt, and calibrate the intervals.
 
     Parameters
@@ -42,8 +44,8 @@ class EBMRegressor(ResponseReaders):
     hidden : int or tuple of int, default=(64, 64)
         Units of each hidden layer, >= 1, of the network behind mu, s and a.
     tilt : bool or "auto", default="auto"
-        Whether to tilt the Student density. "auto": train both ways, and tilt if the
-        held-out log-density gains more than its standard error.
+        Whether to tilt the Student density. "auto": train both ways, and tilt if
+        held-out rows are likelier then.
     n_tilts : int, default=32
         Entries of a and c, >= 1.
     n_members : int, default=5
@@ -61,11 +63,12 @@ class EBMRegressor(ResponseReaders):
     batch_size : int, default=256
         Rows per update, >= 1.
     max_iter : int or "auto", default="auto"
-        Epochs, >= 1, of 8192 rows or the whole table if that is larger. "auto" is 60,
-        fewer for more than 8192 rows, and at least 20.
+        Epochs, >= 1, of the table; fewer than 2048 rows are repeated four times, or
+        more up to 2048 rows, and others up to 8192. "auto" is 491,520 rows in all, and
+        at least 20 epochs.
     early_stopping : bool, default=True
-        Stop when 10 epochs have not made held-out rows likelier. The best epoch is
-        kept either way.
+        Stop when 81,920 rows of training have not made the held-out rows of any member
+        likelier. Each member keeps its own best epoch either way.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a CUDA device if there is one.
     random_state : int, RandomState or None, default=None
@@ -79,7 +82,7 @@ class EBMRegressor(ResponseReaders):
         Whether the model is tilted.
     held_out_log_density_ : float
         Mean log p(y | x) of the training rows, in nats, each under the member that did
-        not see it.
+        not see it. The same rows chose the member's epoch, which flatters them.
     levels_ : ndarray of shape (n_targets, n_levels)
         P(target <= y | x) of the training rows, each under the member that did not see
         it, sorted; their shares of the rows are in ``level_shares_``.
@@ -227,7 +230,9 @@ class EBMRegressor(ResponseReaders):
         self._y_ndim = y.ndim
         self._fit_seed = self._seed()
         self.device_ = str(resolve_device(self.device))
-        x, z, weight = merged(rows, y.reshape(len(y), -1), weight)
+        both = np.column_stack([rows, y]).astype(np.float64)
+        both, weight = merged(both, weight)
+        x, z = np.split(both, [rows.shape[1]], axis=1)
         self._location, self._scale = column_location_and_scale(x)
         self._y_location, self._y_scale = column_location_and_scale(z)
         if len(x) < 2:
@@ -257,26 +262,3 @@ class EBMRegressor(ResponseReaders):
         self.levels_ = np.take_along_axis(levels, order, axis=1)
         self.level_shares_ = weight[order].cumsum(1) / (weight.sum() + 1)
         self.energy_ = trained.energy
-
-
-def merged(x, y, weight):
-    """Return the distinct rows with positive weight, sorted, their weights added.
-
-    Parameters
-    ----------
-    x, y : ndarray of shape (n, d), (n, k)
-        Rows and targets.
-    weight : ndarray of shape (n,)
-        Not negative.
-
-    Returns
-    -------
-    x, y : ndarray of shape (m, d), (m, k)
-        Float64.
-    weight : ndarray of shape (m,)
-        Positive.
-    """
-    both = np.column_stack([x, y]).astype(np.float64)[weight > 0]
-    rows, place = np.unique(both, axis=0, return_inverse=True)
-    total = np.bincount(place.ravel(), weight[weight > 0], minlength=len(rows))
-    return rows[:, : x.shape[1]], rows[:, x.shape[1] :], total

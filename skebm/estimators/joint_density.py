@@ -27,7 +27,7 @@ from skebm.estimators.drawing import draw
 from skebm.estimators.joint_settings import settings_of
 from skebm.estimators.joint_training import JointRecipe
 from skebm.estimators.normalizing import in_units, log_partition_of
-from skebm.estimators.partial_labels import class_factors, merged
+from skebm.estimators.partial_labels import class_factors, labelled_rows
 from skebm.estimators.scaling import middle_and_quarter_range, scaled
 from skebm.exceptions import InterruptedFitWarning
 
@@ -97,7 +97,7 @@ class JointDensity(ClassReaders):
         """Return checked rows, scaled, with codes of their labels."""
         codes = np.full(len(x), -1)
         codes[known] = self._codes(y[known])
-        rows = merged(scaled(x, self.location_, self.scale_), codes, weights)
+        rows = labelled_rows(scaled(x, self.location_, self.scale_), codes, weights)
         factors = class_factors(
             self.class_weight, self.classes_, self.classes_[rows.codes[rows.codes >= 0]]
         )

@@ -10,6 +10,8 @@ from sklearn.neighbors import kneighbors_graph
 from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils.class_weight import compute_class_weight
 
+from skebm.estimators.merging import merged
+
 N_NEIGHBORS = 10
 """Neighbours from which a row without a label takes one."""
 
@@ -53,10 +55,8 @@ class LabelledRows(NamedTuple):
         return LabelledRows(*(column[places] for column in self))
 
 
-def merged(z, codes, weights):
+def labelled_rows(z, codes, weights):
     """Return rows with those of no weight left out and equal ones merged.
-
-    A row of weight two is then the same as the row twice, to the last bit.
 
     Parameters
     ----------
@@ -72,10 +72,7 @@ def merged(z, codes, weights):
     LabelledRows
         Sorted by their values.
     """
-    used = weights > 0
-    table = np.column_stack([z[used], codes[used]])
-    distinct, place = np.unique(table, axis=0, return_inverse=True)
-    total = np.bincount(place.ravel(), weights=weights[used])
+    distinct, total = merged(np.column_stack([z, codes]), weights)
     return LabelledRows(distinct[:, :-1], distinct[:, -1].astype(int), total)
 
 

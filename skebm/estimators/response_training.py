@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
 
 from skebm._torch import in_chunks, make_generator
 from skebm.energies import ResponseEnergy
 from skebm.energies.response_law import response_law
+from skebm.estimators.linear_laws import linear_law
+from skebm.estimators.member_stopping import MemberStopping
 from skebm.objectives.response_likelihood import (
     ResponseLikelihood,
     held_out_log_density,
@@ -20,14 +21,12 @@ from skebm.trainer import History, Trainer
 CHUNK = 64
 """Rows per chunk of the readers."""
 
-ALPHAS = np.logspace(-2, 4, 13)
-"""Ridge penalties that leave-one-out error chooses from."""
+LEAST_EPOCH_ROWS, MOST_EPOCH_ROWS, EPOCH_FACTOR = 2048, 8192, 4
+"""Small tables are repeated, up to these bounds, in each epoch."""
 
-EPOCH_ROWS = 8192
-"""Smaller tables are repeated to this many rows per epoch."""
-
-N_EPOCHS, FEWEST_EPOCHS = 60, 20
-"""Epochs of a small table, and of a large one."""
+TRAINING_ROWS, PATIENCE_ROWS, FEWEST_EPOCHS = 60 * 8192, 10 * 8192, 20
+"""Rows of a small table's training, and those without a better member that end it;
+epochs of a large table."""
 
 N_SMALL = 2000
 SMALL_RATE, LARGE_RATE = 2e-3, 8e-3
@@ -35,9 +34,6 @@ SMALL_RATE, LARGE_RATE = 2e-3, 8e-3
 
 DECAY_ROWS, DROPOUT_ROWS = 500, 300
 """Weight decay and dropout fall with the square of the rows over these."""
-
-LEAST_SPREAD = 1e-3
-"""Least width of a base, in standard deviations of the target."""
 
 
 class Trained(NamedTuple):
@@ -81,7 +77,7 @@ def train_response(x, y, weight, params, seed, device):
     -------
     trained : Trained
         The tilted members where ``tilt`` is True, or "auto" and their mean log-density
-        of held-out rows is higher by more than its standard error.
+        of held-out rows is higher.
     rows : Tensor of shape (n, d + k + 2)
         x, y, the member that held each row out, and its weight.
     """
@@ -144,37 +140,36 @@ def _started(rows, n_members, n_targets, params, tilted, seed):
     energy.reach.copy_(torch.from_numpy(np.abs(x).max(0)))
     for j in range(n_members):
         seen = member != j if n_members > 1 else member == j
-        law = _linear(x[seen], y[seen], weight[seen])
-        for name, values in zip(("coef", "intercept", "mixing"), law, strict=True):
-            getattr(energy, name)[j] = torch.from_numpy(values)
+        law = linear_law(x[seen], y[seen], weight[seen])
+        energy.start(j, *(torch.from_numpy(values) for values in law))
     return energy
-
-
-def _linear(x, y, weight):
-    """Return coefficients, intercept and a root of the residuals' covariance."""
-    coef, intercept = np.zeros((x.shape[1], y.shape[1])), np.average(y, 0, weight)
-    if len(x) > 2:
-        ridge = RidgeCV(ALPHAS, alpha_per_target=True).fit(x, y, weight)
-        coef = ridge.coef_.reshape(y.shape[1], -1).T
-        intercept = np.atleast_1d(ridge.intercept_)
-    off = y - x @ coef - intercept
-    covariance = np.atleast_2d(np.cov(off, rowvar=False, bias=True, aweights=weight))
-    floor = LEAST_SPREAD**2 * np.eye(y.shape[1])
-    return coef, intercept[None], np.linalg.cholesky(covariance + floor)
 
 
 def _run(energy, rows, params, seed):
     """Train an energy by likelihood; return it with its held-out log-densities."""
     x = rows.to(torch.float32)
-    repeated = x.repeat(math.ceil(EPOCH_ROWS / len(x)), 1)[: max(len(x), EPOCH_ROWS)]
-    generator = make_generator(seed, rows.device)
-    history = _trainer(params, len(x)).run(
-        energy, ResponseLikelihood(), repeated, x_valid=x, generator=generator
+    size = max(len(x), _epoch_rows(len(x)))
+    repeated = x.repeat(math.ceil(size / len(x)), 1)[:size]
+    patience = math.ceil(PATIENCE_ROWS / size) if params["early_stopping"] else None
+    stopping = MemberStopping(energy, x, patience, seed)
+    run = _trainer(params, len(x)).run(
+        energy,
+        ResponseLikelihood(),
+        repeated,
+        generator=make_generator(seed, rows.device),
+        on_epoch=stopping,
     )
+    stopping.settle()
     energy.double().requires_grad_(False).eval()
     with torch.inference_mode():
         log_p = in_chunks(lambda c: (held_out_log_density(energy, c),), CHUNK, rows)[0]
-    return Trained(energy, history, log_p.cpu().numpy(), history.interrupted)
+    run.history["valid_loss"] = stopping.losses
+    return Trained(energy, run, log_p.cpu().numpy(), run.interrupted)
+
+
+def _epoch_rows(n):
+    """Return the rows of an epoch of a small table: few, for the looks between them."""
+    return min(MOST_EPOCH_ROWS, max(LEAST_EPOCH_ROWS, EPOCH_FACTOR * n))
 
 
 def _trainer(params, n):
@@ -184,19 +179,17 @@ def _trainer(params, n):
     if rate == "auto":
         rate = SMALL_RATE if n < N_SMALL else LARGE_RATE
     if n_epochs == "auto":
-        n_epochs = max(FEWEST_EPOCHS, round(N_EPOCHS * min(1.0, EPOCH_ROWS / n)))
+        n_epochs = max(FEWEST_EPOCHS, round(TRAINING_ROWS / max(n, _epoch_rows(n))))
+    if decay == "auto":
+        decay = min(1.0, (DECAY_ROWS / n) ** 2)
     return Trainer(
         max_iter=n_epochs,
         batch_size=params["batch_size"],
         learning_rate=float(rate),
-        weight_decay=min(1.0, (DECAY_ROWS / n) ** 2)
-        if decay == "auto"
-        else float(decay),
+        weight_decay=float(decay),
         n_warmup_steps=50,
         clip_norm=10.0,
         ema=0.99,
-        early_stopping=params["early_stopping"],
-        tol=0.0,
     )
 
 
@@ -216,7 +209,5 @@ def _dropout(params, n):
 
 
 def _gains(new, old, share):
-    """Tell whether held-out rows are likelier by more than the standard error."""
-    gain = share * (new.log_density - old.log_density)
-    error = gain.std() / math.sqrt(len(gain))
-    return bool(gain.mean() > error)
+    """Tell whether held-out rows are likelier."""
+    return bool(share @ (new.log_density - old.log_density) > 0)

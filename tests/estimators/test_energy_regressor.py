@@ -150,7 +150,19 @@ def test_calibration_mends_a_model_that_is_too_sure():
     model.levels_ = stats.beta(0.4, 0.4).ppf(np.linspace(0.001, 0.999, 400))[None]
     assert np.all(np.diff(model.predict_interval(X[:5])) > 1.2 * narrow)
     plain = model.set_params(calibration=None).predict_interval(X[:5], 0.8)
-    np.testing.assert_array_equal(plain, model.predict_quantiles(X[:5], [0.1, 0.9]))
+    expected = model.predict_quantiles(X[:5], [0.1, 0.9])
+    np.testing.assert_allclose(plain, expected, rtol=1e-12)
+
+
+def test_calibration_moves_a_model_that_is_too_low():
+    """Levels with distribution u^2: the ends are the roots' quantiles."""
+    X, y = linear(400)
+    model = tiny().fit(X, y)
+    n = model.levels_.shape[1]
+    model.levels_ = np.sqrt(np.arange(1, n + 1) / (n + 1))[None]
+    model.level_shares_ = np.arange(1, n + 1)[None] / (n + 1)
+    expected = model.predict_quantiles(X[:5], np.sqrt([0.05, 0.95]))
+    np.testing.assert_allclose(model.predict_interval(X[:5]), expected, atol=0.05)
 
 
 def test_held_out_levels_are_uniform():
@@ -184,19 +196,18 @@ def test_the_tilt_is_left_out_where_it_does_not_pay():
     assert not tiny(tilt=False, max_iter=2).fit(X, y).tilted_
 
 
-def test_diabetes_is_not_far_behind_ridge():
+def test_diabetes_is_likelier_than_under_ridge():
     X, y = load_diabetes(return_X_y=True)
-    ours, gaussian, r2 = [], [], []
-    for seed in range(3):
+    gain, r2 = [], []
+    for seed in range(4):
         X1, X2, y1, y2 = train_test_split(X, y, test_size=0.25, random_state=seed)
         ridge = RidgeCV(np.logspace(-4, 2, 13)).fit(X1, y1)
         sigma = np.sqrt(np.sum((y1 - ridge.predict(X1)) ** 2) / (len(y1) - 11))
         model = EBMRegressor(random_state=seed).fit(X1, y1)
-        ours.append(model.log_density(X2, y2).mean())
-        gaussian.append(stats.norm.logpdf(y2, ridge.predict(X2), sigma).mean())
+        gaussian = stats.norm.logpdf(y2, ridge.predict(X2), sigma).mean()
+        gain.append(model.log_density(X2, y2).mean() - gaussian)
         r2.append(model.score(X2, y2) - ridge.score(X2, y2))
-    # Three splits do not tell a hundredth of a nat: benchmarks/regression.py has 20.
-    assert np.mean(ours) > np.mean(gaussian) - 0.03
+    assert np.mean(gain) > 0.02
     assert np.mean(r2) > -0.02
 
 
@@ -259,7 +270,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch(monkeypatch, at_step):
     X, y = linear(80)
     with pytest.warns(InterruptedFitWarning, match="fit was interrupted"):
         model = tiny().fit(X, y)
-    assert model.n_iter_ == (0 if at_step == 1 else 1)
+    assert model.n_iter_ == (at_step - 1) // 8
     assert model.score(X, y) > 0.9
     assert np.isfinite(model.predict_interval(X)).all()
 
