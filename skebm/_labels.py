@@ -49,7 +49,9 @@ def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ..
     minus = np.array([not isinstance(v, str) and v == -1 for v in y])
     if len(set(y[known & ~minus])) > 1:
         known &= ~minus
-    check_classification_targets(y[known] if known.any() else y)
+    if not known.any():
+        raise ValueError("Input y contains NaN or None alone. Pass some labels.")
+    check_classification_targets(y[known])
     return y, known
 
 
