@@ -67,8 +67,8 @@ class EBMRegressor(ResponseReaders):
         more up to 2048 rows, and others up to 8192. "auto" is 491,520 rows in all, and
         at least 20 epochs.
     early_stopping : bool, default=True
-        Stop when 81,920 rows of training have not made the held-out rows of any member
-        likelier. Each member keeps its own best epoch either way.
+        Stop when 81,920 rows of training have not made held-out rows likelier by 0.001
+        nats. Each member keeps its own best epoch either way.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a CUDA device if there is one.
     random_state : int, RandomState or None, default=None
