@@ -63,12 +63,12 @@ class EBMRegressor(ResponseReaders):
     batch_size : int, default=256
         Rows per update, >= 1.
     max_iter : int or "auto", default="auto"
-        Epochs, >= 1, of the table; fewer than 2048 rows are repeated four times, or
-        more up to 2048 rows, and others up to 8192. "auto" is 491,520 rows in all, and
+        Epochs, >= 1, of the table, repeated to four times its rows, at least 2048 and
+        at most 8192, unless it has more. "auto" is 491,520 rows in all, and
         at least 20 epochs.
     early_stopping : bool, default=True
-        Stop when 81,920 rows of training have not made the held-out rows of any member
-        likelier. Each member keeps its own best epoch either way.
+        Stop when 81,920 rows of training have not made held-out rows likelier by 0.001
+        nats. Each member keeps its own best epoch either way.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1", ...; "auto" takes a CUDA device if there is one.
     random_state : int, RandomState or None, default=None

@@ -7,6 +7,9 @@ from skebm.energies.response_nodes import shifted_nodes
 from skebm.objectives.objective import HELD_OUT_BATCH
 from skebm.objectives.response_likelihood import held_out_log_density
 
+LEAST_GAIN = 1e-3
+"""A smaller rise of the mean held-out log-density, in nats, is not waited for."""
+
 
 class MemberStopping:
     """Keeps each member's best weights; called by the trainer after each epoch.
@@ -21,7 +24,7 @@ class MemberStopping:
     rows : Tensor of shape (n, d + k + 2)
         x, y, the member that each row is held out from, and its weight.
     patience : int or None
-        Epochs without a better member after which training ends; None is never.
+        Epochs without a gain of `LEAST_GAIN` after which training ends; None is never.
     seed : int
         Of the shift of the quadrature, the same at every look.
 
@@ -41,6 +44,7 @@ class MemberStopping:
         self.weights = [p.detach().clone() for p in energy.parameters()]
         self.log_p = self._held_out()
         self.losses, self.n_stale = [], 0
+        self.passed = self.log_p.sum()
 
     def __call__(self, epoch, record):
         """Look at the held-out rows; tell whether to stop.
@@ -65,7 +69,9 @@ class MemberStopping:
         ]
         self.log_p = torch.where(better, found, self.log_p)
         self.losses.append(-float(found.sum() / self.share.sum()))
-        self.n_stale = 0 if better.any() else self.n_stale + 1
+        gained = bool(self.log_p.sum() - self.passed > LEAST_GAIN * self.share.sum())
+        self.passed = self.log_p.sum() if gained else self.passed
+        self.n_stale = 0 if gained else self.n_stale + 1
         return self.patience is not None and self.n_stale >= self.patience
 
     @torch.no_grad()

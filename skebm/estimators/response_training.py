@@ -25,7 +25,7 @@ LEAST_EPOCH_ROWS, MOST_EPOCH_ROWS, EPOCH_FACTOR = 2048, 8192, 4
 """Small tables are repeated, up to these bounds, in each epoch."""
 
 TRAINING_ROWS, PATIENCE_ROWS, FEWEST_EPOCHS = 60 * 8192, 10 * 8192, 20
-"""Rows of a small table's training, and those without a better member that end it;
+"""Rows of a small table's training, and those without a gain that end it;
 epochs of a large table."""
 
 N_SMALL = 2000
