@@ -231,9 +231,7 @@ class ClassPatterns(Energy):
     def _to_others(self, own: Tensor) -> Tensor:
         """Return squared distances from patterns to all, their own copies infinite."""
         distances = squared_distances(self.patterns[own], self.patterns)
-        return distances.index_put(
-            (torch.arange(len(own)), own), distances.new_tensor(torch.inf)
-        )
+        return distances.scatter_(1, own[:, None], torch.inf)
 
     def _likeliest_width(self) -> Tensor:
         """Return twice the h of highest left-out likelihood, by its EM update.
