@@ -44,7 +44,8 @@ class JEMClassifier(JointDensity):
         for "network".
     generative_weight : float or "auto", default="auto"
         Weight >= 0 of the objective beside -log p(y | x). "auto": 1 for "tilted", 0.1
-        for "network". Patterns are no matter of training and have no weight.
+        for "network" with an objective and 0.03 without. Patterns are no matter of
+        training and have no weight.
     normalizer : str, Normalizer or None, default="auto"
         "importance", "quadrature", "ais", "smc", or a value of `skebm.partition`, for
         log Z. "auto": patterns know it, "tilted" has it estimated, and "network" and
@@ -55,7 +56,8 @@ class JEMClassifier(JointDensity):
     calibration : {"temperature"} or None, default="temperature"
         T at which mean confidence is accuracy in three-fold cross-fitting [2]_, or 1.
     max_iter : int or "auto", default="auto"
-        Epochs, >= 1. "auto": 400 updates, at least 10 epochs.
+        Epochs, >= 1. "auto": 400 updates, 1,000 for "network" without an
+        objective; at least 10 epochs.
     batch_size : int, default=128
         Rows per update, >= 1.
     learning_rate : float, default=2e-3

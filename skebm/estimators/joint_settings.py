@@ -15,8 +15,11 @@ LANGEVIN = ContrastiveDivergence(
 )
 """Persistent contrastive divergence by Langevin steps."""
 
-WEIGHTS = {"tilted": 1.0, "network": 0.1}
+WEIGHTS = {"tilted": 1.0, "network": 0.1, "langevin": 0.03}
 """What ``generative_weight="auto"`` means."""
+
+N_UPDATES, N_LANGEVIN_UPDATES = 400, 1000
+"""Updates of a training; chains need more until they see what is far from the rows."""
 
 
 def settings_of(params, rows):
@@ -45,12 +48,15 @@ def settings_of(params, rows):
     if isinstance(generative, str):
         generative = GENERATIVE[generative]
     objective, weight = params["objective"], params["generative_weight"]
+    n_updates = N_UPDATES
     if generative is None or isinstance(generative, ClassPatterns):
         _refuse_objective(params)
         objective, weight = None, 0.0
     else:
         kind = "network" if generative == "network" else "tilted"
-        usual = LANGEVIN if kind == "network" else NoiseContrastive()
+        if objective == "auto" and kind == "network":
+            kind, n_updates = "langevin", N_LANGEVIN_UPDATES
+        usual = LANGEVIN if kind == "langevin" else NoiseContrastive()
         objective = usual if objective == "auto" else resolve(objective, OBJECTIVES)
         weight = WEIGHTS[kind] if weight == "auto" else float(weight)
     return params | {
@@ -58,6 +64,7 @@ def settings_of(params, rows):
         "generative": generative,
         "objective": None if objective is None else clone(objective).prepared(rows),
         "generative_weight": weight,
+        "n_updates": n_updates,
     }
 
 

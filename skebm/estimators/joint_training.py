@@ -22,8 +22,8 @@ from skebm.trainer import Trainer
 N_FOLDS = 3
 """Fits without a part of the rows, on which the temperature is read."""
 
-N_UPDATES, LEAST_EPOCHS = 400, 10
-"""Updates of a training, unless that is fewer epochs."""
+LEAST_EPOCHS = 10
+"""Of a training, however many updates that takes."""
 
 ONE_EPOCH = {"max_iter": 1, "schedule": "constant", "n_warmup_steps": 0}
 """Of training on a part of a stream."""
@@ -46,7 +46,8 @@ class JointRecipe:
     params : dict
         Of `JEMClassifier`, its strings resolved: "backbone" is a FeatureEnergy or
         None, "generative" a ClassPatterns, a base of `bases`, "network" or None,
-        "objective" an Objective or None.
+        "objective" an Objective or None; with
+        "n_updates", what ``max_iter="auto"`` means.
     n_classes : int
         Classes.
     factors : ndarray of shape (n_classes,)
@@ -190,7 +191,7 @@ class JointRecipe:
         n_batches = math.ceil(len(x) / params["batch_size"])
         n_epochs = params["max_iter"]
         if n_epochs == "auto":
-            n_epochs = max(LEAST_EPOCHS, math.ceil(N_UPDATES / n_batches))
+            n_epochs = max(LEAST_EPOCHS, math.ceil(params["n_updates"] / n_batches))
         known = {
             "max_iter": n_epochs,
             "batch_size": params["batch_size"],
