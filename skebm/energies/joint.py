@@ -124,8 +124,12 @@ class JointEnergy(Energy):
         Tensor of shape (n, n_classes)
             Low means typical.
         """
-        e: Tensor = self(x)
-        return e[:, None] - self.log_proba(x)
+        e, scores = self._energy_and_scores(x)
+        return e[:, None] - (scores / self.network.temperature).log_softmax(1)
+
+    def _energy_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E(x) and s; a subclass whose E and s share work does it once."""
+        return self(x), self.scores(x)
 
 
 class JointNetwork(JointEnergy):
@@ -299,6 +303,15 @@ class JointPatterns(JointEnergy):
     def scores(self, x: Tensor, given: Tensor | None = None) -> Tensor:
         """Return s, shape (n, n_classes)."""
         b = self.patterns.log_joint(x) if given is None else given
+        return self._voted(x, b)
+
+    def _energy_and_scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E(x) and s from one pass over the patterns."""
+        b = self.patterns.log_joint(x)
+        return -b.logsumexp(1), self._voted(x, b)
+
+    def _voted(self, x: Tensor, b: Tensor) -> Tensor:
+        """Return s from log p(x, y)."""
         s: Tensor = self.trust * b.log_softmax(1) + self.logits(x)
         return s
 

@@ -307,7 +307,8 @@ class BoltzmannMachine(BitDensity):
         generator = make_generator(self._fit_seed)
         machine.build(rows.shape[1], generator=generator).to(self.device_).match(rows)
         objective = self._chosen_objective(machine)
-        has_chains = getattr(objective, "chains", "exact") == "persistent"
+        likelihood = isinstance(objective, BoltzmannLikelihood)
+        has_chains = likelihood and objective.chains == "persistent"
         rate, batch_size, n_epochs = self._settings(rows, has_chains)
         interrupted = self._keep(
             trained(

@@ -30,6 +30,10 @@ class ClassReaders(
         """Return X checked against the columns of ``fit``."""
 
     @abstractmethod
+    def _row_energy(self, x):
+        """Return E(x) of rows as the energy takes them, the label summed out."""
+
+    @abstractmethod
     def _measure(self, rows, function):
         """Return a function of rows as the energy takes them, in double precision."""
 
@@ -54,7 +58,7 @@ class ClassReaders(
         """
         energy, rows = self._energy(), self._rows(X)
         if y is None:
-            e = self._measure(rows, lambda x: -(-energy.class_energies(x)).logsumexp(1))
+            e = self._measure(rows, self._row_energy)
         else:
             codes = self._codes(np.asarray(y).reshape(len(rows)))
             e = self._measure(rows, energy.class_energies)[np.arange(len(rows)), codes]

@@ -156,6 +156,10 @@ class JointDensity(ClassReaders):
         """Return rows that an objective holds as training sees rows."""
         return scaled(self._rows(X), self.location_, self.scale_)
 
+    def _row_energy(self, x):
+        """Return E(x), shape (n,): no label is looked at."""
+        return self.energy_(x)
+
     def _measure(self, rows, function):
         """Return a function of rows, scaled, in double precision."""
         z = torch.from_numpy(scaled(rows, self.location_, self.scale_)).to(self.device_)

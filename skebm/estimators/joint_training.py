@@ -62,6 +62,7 @@ class JointRecipe:
         self.params, self.n_classes, self.factors = params, n_classes, factors
         self.device, self.seed = device, seed
         self.interrupted = False
+        self._mixture = None  # chosen once, fitted in every training
 
     def fit(self, rows):
         """Return a trained energy with its temperature calibrated.
@@ -103,10 +104,7 @@ class JointRecipe:
         held_out = rows.take(np.arange(0))
         if self.params["early_stopping"]:
             rows, held_out = without_some(rows, self.seed)
-        shares = label_shares(rows, self.n_classes)
-        energy = self._energy(rows, shares)
-        self._trust(energy, rows)
-        x, n_rows = self.training_rows(energy, rows, shares)
+        energy, x, n_rows = self._untrained(rows)
         x_valid = self._unseen_rows(energy, held_out) if len(held_out.z) else None
         history = self.run(energy, x, n_rows, x_valid)
         return energy.double(), history
@@ -126,10 +124,7 @@ class JointRecipe:
         history : History
             Of the epoch.
         """
-        shares = label_shares(rows, self.n_classes)
-        energy = self._energy(rows, shares)
-        self._trust(energy, rows)
-        x, n_rows = self.training_rows(energy, rows, shares)
+        energy, x, n_rows = self._untrained(rows)
         history = self.run(energy, x, n_rows, **ONE_EPOCH)
         return energy.double(), history
 
@@ -154,11 +149,15 @@ class JointRecipe:
         with torch.no_grad():
             guess = energy.log_proba(z).exp().cpu().numpy()
         shares = np.where(rows.codes[:, None] < 0, guess, shares)
+        given = None
         if self._n_given:
+            n_before = len(energy.patterns.patterns)
             columns = torch.from_numpy(shares), torch.from_numpy(rows.weights)
             energy.patterns.extend(z, *(c.to(self.device) for c in columns))
+            given = energy.patterns.left_out(n_before)
         energy.network.requires_grad_(True)
-        return self.run(energy, *self.training_rows(energy, rows, shares), **ONE_EPOCH)
+        x, n_rows = self._training_rows(energy, rows, shares, given)
+        return self.run(energy, x, n_rows, **ONE_EPOCH)
 
     def run(self, energy, x, n_rows, x_valid=None, **settings):
         """Train an energy in place.
@@ -208,46 +207,39 @@ class JointRecipe:
         self.interrupted |= history.interrupted
         return history
 
-    def training_rows(self, energy, rows, shares):
-        """Return rows as `JointLikelihood` takes them: their own copies left out.
+    def _untrained(self, rows):
+        """Return an energy of the rows, and the rows and their number for `run`."""
+        shares = label_shares(rows, self.n_classes)
+        energy, given = self._energy(rows, shares), None
+        if self._n_given:
+            given = energy.patterns.left_out()
+            self._trust(energy, rows, given)
+        return energy, *self._training_rows(energy, rows, shares, given)
 
-        Parameters
-        ----------
-        energy : JointEnergy
-            Built; its last patterns, if it has some, are the rows.
-        rows : LabelledRows
-            Training rows.
-        shares : ndarray of shape (n, n_classes)
-            Probabilities of their labels.
+    def _training_rows(self, energy, rows, shares, given):
+        """Return rows as `JointLikelihood` takes them, and how many have a label.
 
-        Returns
-        -------
-        x : Tensor of shape (n, d + n_given + n_classes)
-            Of the type of the energy's weights.
-        n_rows : float
-            Sum of the weights of rows with a label.
+        Spread labels are labels where the density is that of patterns; else a row
+        without a label has no target.
         """
-        known = rows.codes >= 0
-        if self._n_given:
-            known = np.ones(len(known), dtype=bool)
-        targets = shares * self.factors * (rows.weights * known)[:, None]
-        n_rows = max(targets.sum(), np.finfo(float).tiny)
-        targets *= len(targets) / n_rows
-        given = None
-        if self._n_given:
-            # Patterns of a stream may have come before.
-            n_before = len(energy.patterns.patterns) - len(rows.z)
-            given = energy.patterns.left_out(n_before)
+        weights = rows.weights
+        if given is None:
+            weights = weights * (rows.codes >= 0)
+        targets, n_rows = self._targets(shares, weights)
         return self._packed(energy, rows.z, given, targets), n_rows
 
     def _unseen_rows(self, energy, rows):
         """Return held-out rows as `JointLikelihood` takes them."""
-        targets = np.eye(self.n_classes)[rows.codes] * self.factors
-        targets *= rows.weights[:, None]
-        targets *= len(targets) / targets.sum()
+        targets, _ = self._targets(np.eye(self.n_classes)[rows.codes], rows.weights)
         z = torch.from_numpy(rows.z).to(self.device)
         given = energy.patterns.log_joint(z) if self._n_given else None
         return self._packed(energy, rows.z, given, targets)
+
+    def _targets(self, shares, weights):
+        """Return weighted targets that sum to one per row on average, and their sum."""
+        targets = shares * self.factors * weights[:, None]
+        total = max(targets.sum(), np.finfo(float).tiny)
+        return targets * (len(targets) / total), total
 
     def _packed(self, energy, z, given, targets):
         """Return rows, what is given and targets side by side."""
@@ -282,25 +274,25 @@ class JointRecipe:
                 energy = self._tilted(rows.z, energy)
         return energy.build(z.shape[1], generator=generator).to(self.device)
 
-    def _trust(self, energy, rows):
+    def _trust(self, energy, rows, given):
         """Start a at less than what makes labels likeliest by the patterns alone.
 
         From there the network learns what the patterns do not tell; from the whole of
         it, it would learn their rare errors by heart.
         """
-        if not self._n_given:
-            return
         known = rows.codes >= 0
-        log_p = energy.patterns.left_out().log_softmax(1).cpu()[torch.from_numpy(known)]
+        log_p = given.log_softmax(1).cpu()[torch.from_numpy(known)]
         weights = rows.weights[known] * self.factors[rows.codes[known]]
         temperature = likeliest_temperature(log_p, rows.codes[known], weights)
         energy.trust.data.fill_(min(MOST_TRUST, TRUST / temperature))
 
     def _tilted(self, z, network):
         """Return a base of the rows, tilted by a network."""
-        folds = KFold(min(N_FOLDS, len(z)), shuffle=True, random_state=self.seed)
-        base = self.params["generative"]
-        law = fitted_base(base_of(base, z, list(folds.split(z)), self.seed), z)
+        if self._mixture is None:
+            folds = KFold(min(N_FOLDS, len(z)), shuffle=True, random_state=self.seed)
+            base = self.params["generative"]
+            self._mixture = base_of(base, z, list(folds.split(z)), self.seed)
+        law = fitted_base(self._mixture, z)
         reach = max(LEAST_REACH, 1.2 * float(np.abs(z).max()))
         return JointTilted(law, network, reach=reach)
 

@@ -262,6 +262,10 @@ class RBMClassifier(ClassReaders):
         rows = check_units(self, X, reset=False, allow_nan=False)
         return check_bits(self, rows, ADVICE)
 
+    def _row_energy(self, x):
+        """Return E(x), shape (n,)."""
+        return -(-self.energy_.class_energies(x)).logsumexp(1)
+
     def _measure(self, rows, function):
         """Return a function of rows, computed in double precision."""
         x = torch.from_numpy(rows).to(self.device_, torch.float64)

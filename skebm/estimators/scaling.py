@@ -30,9 +30,7 @@ def location_and_scale(x):
     """
     view = Standardized().fit(torch.from_numpy(x.astype(np.float64)))
     location, scale = view.center.numpy(), view.scale.numpy()
-    size = np.abs(location)
-    own = np.where(size < np.finfo(np.float64).tiny, 1.0, size)
-    return location, np.where(view.varies.numpy(), scale, own)
+    return location, np.where(view.varies.numpy(), scale, _own_size(location))
 
 
 def column_location_and_scale(x):
@@ -55,9 +53,8 @@ def column_location_and_scale(x):
     mean, sd = np.nanmean(x / size, 0), np.nanstd(x / size, 0)
     varies = (sd > 10 * eps * np.abs(mean)) & (size * sd > tiny)
     middle = np.nanmedian(x / size, 0) * size
-    own = np.where(np.abs(middle) < tiny, 1.0, np.abs(middle))
     location = np.where(varies, mean * size, middle)
-    return location, np.where(varies, size * sd, own)
+    return location, np.where(varies, size * sd, _own_size(middle))
 
 
 def middle_and_quarter_range(x):
@@ -83,12 +80,16 @@ def middle_and_quarter_range(x):
     if shared.any():
         low = np.where(shared, low[shared].min(), low)
         high = np.where(shared, high[shared].max(), high)
-    location, scale = low / 2 + high / 2, high / 8 - low / 8
-    scale *= 2
-    size, tiny = np.abs(location), np.finfo(np.float64).tiny
-    varies = scale > np.maximum(10 * np.finfo(np.float64).eps * size, tiny)
-    own = np.where(size < tiny, 1.0, size)
-    return location, np.where(varies, scale, own)
+    location, scale = low / 2 + high / 2, high / 4 - low / 4
+    info = np.finfo(np.float64)
+    varies = scale > np.maximum(10 * info.eps * np.abs(location), info.tiny)
+    return location, np.where(varies, scale, _own_size(location))
+
+
+def _own_size(values):
+    """Return the sizes of constant columns, 1 where they are too small to divide by."""
+    size = np.abs(values)
+    return np.where(size < np.finfo(np.float64).tiny, 1.0, size)
 
 
 def warn_of_denormals(x, places):
