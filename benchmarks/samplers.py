@@ -7,7 +7,8 @@ effective sample size and its rate; last the rate of the squares, in which draws
 swing from side to side count for less. All start at N(0, I), leave 120 steps of
 warm-up out and are charged for them. The peers, which have no metric to tune, are told
 the true variances, and each shows the fastest of its listed settings whose error is at
-most .1. A second table pairs one step with the same step in plain torch.
+most .1. A second table pairs one step with the same step in plain torch, and on a GPU
+a third one a CUDA graph of a step with the eager step.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 from skebm.energies import MLP, Quadratic
 from skebm.objectives import DenoisingScoreMatching
 from skebm.samplers import HMC, ULA, bulk_ess, run_chains, split_rhat
+from skebm.samplers.steps import Steps, steps_of
 from skebm.trainer import Trainer
 
 TARGETS = [(10, 100, False), (10, 100, True), (50, 1000, False), (50, 1000, True)]
@@ -303,6 +305,38 @@ def compare_steps(args):
     print(f"{name:<42} {1e6 * seconds / 8:>9.0f} {ratio:>19.3f}")
 
 
+def compare_graphs(args):
+    """Print what a step on a GPU costs in a CUDA graph, beside the same step eager."""
+    energy, source = MLP(hidden=(128, 128)), torch.Generator("cuda").manual_seed(0)
+    energy.build(8, generator=source)
+    x = torch.empty(args.n_chains, 8, device="cuda").normal_(generator=source)
+    print(f"\n{'step on a GPU':<42} {'us':>9} {'eager / graph':>19}")
+    for name, sampler in (
+        ("Langevin", ULA(1e-3)),
+        ("HMC, 8 leapfrog steps", HMC(0.1, n_steps=8)),
+    ):
+        with torch.no_grad():
+            state = sampler.init(energy, x)
+            eager = Steps(sampler, energy, state, source)
+            graph = steps_of(sampler, energy, state, args.n_steps, source)
+            ratio, seconds = paired_ratio(
+                waiting(graph), waiting(eager), args.n_steps, args.pairs
+            )
+        name = f"{name}, {args.n_chains} chains"
+        print(f"{name:<42} {1e6 * seconds:>9.0f} {1 / ratio:>19.2f}", flush=True)
+
+
+def waiting(step):
+    """Return a function of n that takes n steps and waits for the GPU."""
+
+    def run(n_steps):
+        for _ in range(n_steps):
+            step()
+        torch.cuda.synchronize()
+
+    return run
+
+
 def parse(argv=None):
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
@@ -323,6 +357,8 @@ def main(argv=None):
     torch.set_num_threads(1)
     compare_samplers(args)
     compare_steps(args)
+    if torch.cuda.is_available():
+        compare_graphs(args)
 
 
 if __name__ == "__main__":

@@ -194,8 +194,8 @@ class ResponseEnergy(Energy):
 
         Parameters
         ----------
-        rows : Tensor of shape (n, d + k)
-            Rows x, y.
+        rows : Tensor of shape (n, d + k) or (n_members, n, d + k)
+            Rows x, y, the same for all members or each member's own.
         nodes : Nodes or None, default=None
             Of the integral Z(x); None is the finest.
 
@@ -213,38 +213,38 @@ class ResponseEnergy(Energy):
         return -e - self.node_energies(heads, nodes).logsumexp(2)
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x of shape (n, d) and y of shape (n, k).
+        """Return x and y.
 
         Parameters
         ----------
-        rows : Tensor of shape (n, d + k)
+        rows : Tensor of shape (..., d + k)
             Rows x, y.
 
         Returns
         -------
-        x, y : Tensor of shape (n, d), (n, k)
+        x, y : Tensor of shape (..., d), (..., k)
             Views of the rows.
         """
         d = self.coef.shape[1]
-        return rows[:, :d], rows[:, d : d + self.n_targets]
+        return rows[..., :d], rows[..., d : d + self.n_targets]
 
     def heads(self, x: Tensor) -> Heads:
-        """Return what the members say of rows x of shape (n, d).
+        """Return what the members say of rows x.
 
         Parameters
         ----------
-        x : Tensor of shape (n, d)
-            Rows.
+        x : Tensor of shape (n, d) or (n_members, n, d)
+            Rows, the same for all members or each member's own.
 
         Returns
         -------
         Heads
             Their location, scale and tilt.
         """
-        m, k = self.n_members, self.n_targets
-        seen = x.clamp(-self.reach, self.reach).expand(m, *x.shape)
+        k, shape = self.n_targets, (self.n_members, *x.shape[-2:])
+        seen = x.clamp(-self.reach, self.reach).expand(shape)
         out = self.network(seen, self.dropout)
-        linear = torch.baddbmm(self.intercept, x.expand(m, *x.shape), self.coef)
+        linear = torch.baddbmm(self.intercept, x.expand(shape), self.coef)
         bend = LARGEST_LOG_SCALE * (out[..., k : 2 * k] / LARGEST_LOG_SCALE).tanh()
         return Heads(
             linear + out[..., :k],
@@ -259,7 +259,7 @@ class ResponseEnergy(Energy):
         ----------
         heads : Heads
             Of the rows.
-        y : Tensor of shape (n, k)
+        y : Tensor of shape (n, k) or (n_members, n, k)
             Targets.
 
         Returns

@@ -5,7 +5,6 @@ import torch
 from skebm._torch import make_generator
 from skebm.energies.response_nodes import shifted_nodes
 from skebm.objectives.objective import HELD_OUT_BATCH
-from skebm.objectives.response_likelihood import held_out_log_density
 
 LEAST_GAIN = 1e-3
 """A smaller rise of the mean held-out log-density, in nats, is not waited for."""
@@ -35,9 +34,8 @@ class MemberStopping:
     """
 
     def __init__(self, energy, rows, patience, seed):
-        self.energy, self.rows, self.patience = energy, rows, patience
-        members = torch.arange(energy.n_members, device=rows.device)
-        self.share = (members[:, None] == rows[:, -2]) * rows[:, -1]
+        self.energy, self.patience = energy, patience
+        self.rows, self.share = _by_member(rows, energy.n_members)
         self.nodes = None
         if energy.n_targets == 1:
             self.nodes = shifted_nodes(rows, make_generator(seed, rows.device))
@@ -86,8 +84,24 @@ class MemberStopping:
         self.energy.eval()
         log_p = torch.cat(
             [
-                held_out_log_density(self.energy, batch, self.nodes)
-                for batch in torch.split(self.rows, HELD_OUT_BATCH)
-            ]
+                self.energy.member_log_density(batch, self.nodes)
+                for batch in torch.split(self.rows, HELD_OUT_BATCH, dim=1)
+            ],
+            dim=1,
         )
-        return self.share @ log_p
+        return (self.share * log_p).sum(1)
+
+
+def _by_member(rows, n_members):
+    """Return the rows that each member holds out, and their weights.
+
+    Shapes are (n_members, m, d + k + 2) and (n_members, m); members with fewer than m
+    rows are filled up with rows of weight zero.
+    """
+    own = [rows[rows[:, -2] == j] for j in range(n_members)]
+    found = rows[:1].repeat(n_members, max(map(len, own)), 1)
+    share = torch.zeros_like(found[..., 0])
+    for j, some in enumerate(own):
+        found[j, : len(some)] = some
+        share[j, : len(some)] = some[:, -1]
+    return found, share

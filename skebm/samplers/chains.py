@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from skebm.energies import Energy
 from skebm.samplers.diagnostics import bulk_ess, split_rhat
 from skebm.samplers.sampler import ChainState, Sampler
+from skebm.samplers.steps import steps_of
 
 _USUAL_CHAINS = 64
 """Chains for which the usual warm-up of a sampler is long enough."""
@@ -150,12 +151,11 @@ def _draw(
     """Return the draws that follow ``state``."""
     draws = state.x.new_empty(n_draws, *state.x.shape)
     energies = state.e.new_empty(n_draws, len(state.e))
-    acceptance = torch.zeros_like(state.e)
+    steps = steps_of(sampler, energy, state, n_draws * thin, generator)
     for i in range(n_draws):
         for _ in range(thin):
-            state, info = sampler.step(energy, state, generator=generator)
-            acceptance += info.acceptance
-        draws[i] = state.x
-        energies[i] = state.e
-    mean = float(acceptance.mean()) / (n_draws * thin)
+            steps()
+        draws[i] = steps.state.x
+        energies[i] = steps.state.e
+    mean = float(steps.acceptance.mean()) / (n_draws * thin)
     return Chains(draws, energies, mean, sampler)
