@@ -22,7 +22,7 @@ SOURCES = sorted((ROOT / "skebm").rglob("*.py"))
 FLOORS = [
     ["exceptions", "_version"],
     ["_params"],
-    ["_torch"],
+    ["_torch", "_graphs"],
     ["energies"],
     ["samplers"],
     ["partition"],

@@ -89,6 +89,25 @@ class Objective(Params, ABC):
         """
         return nn.Module()
 
+    def is_replayable(self, energy: Energy, x: Tensor) -> bool:
+        """Tell whether a GPU may replay the whole update as a CUDA graph.
+
+        Parameters
+        ----------
+        energy : Energy
+            The built energy that will be trained.
+        x : Tensor of shape (n, d)
+            Training rows.
+
+        Returns
+        -------
+        bool
+            True where calls on batches of ``x`` in train mode run the same kernels
+            every time, write what they keep in place, and ask the device for no number
+            while it captures (`is_capturing`). False by default.
+        """
+        return False
+
     def argument(self, energy: Energy, rows: Tensor) -> Tensor:
         """Return what E maps of training rows, which may bring targets with them.
 

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from skebm._params import refuse
 from skebm._torch import bernoulli
-from skebm.energies import RBM, Energy
+from skebm.energies import RBM, BernoulliUnits, Energy
 from skebm.objectives.centering import follow
 from skebm.objectives.objective import Loss, Objective
 from skebm.objectives.penalty import adaptive_decay
@@ -134,6 +134,11 @@ class RBMLikelihood(Objective):
         hidden = torch.full_like(rbm.hidden_bias.detach(), 0.5)
         return GibbsState(rows, bits, (visible, hidden), start, len(x))
 
+    def is_replayable(self, energy: Energy, x: Tensor) -> bool:
+        """Tell whether the rows are complete bits: no others are to be looked for."""
+        bits = isinstance(checked(energy).layer, BernoulliUnits)
+        return bits and not bool(x.isnan().any())
+
     def __call__(
         self, energy: Energy, batch: Tensor, state: nn.Module, *, generator: Generator
     ) -> Loss:
@@ -220,7 +225,7 @@ class RBMLikelihood(Objective):
         """Keep the chains, and draw their hidden bits for the next call."""
         if self.chains == "data" or not state.training:
             return
-        state.chains = ends
+        state.chains.copy_(ends)
         if self.chains == "persistent":
             bernoulli(state.bits.copy_(h), g)
 
@@ -244,19 +249,21 @@ class RBMLikelihood(Objective):
         """Return the penalty's factor, and energy gap and reconstruction error."""
         if not state.is_due():
             return state.decay, state.seen.clone()
-        decay = torch.full_like(state.decay, self._decay(rbm, state))
+        decay = self._decay(rbm, state)
         seen = phases.probe()
         if state.training:
             state.decay.copy_(decay)
             state.seen.copy_(seen)
         return decay, seen
 
-    def _decay(self, rbm: RBM, state: GibbsState) -> float:
+    def _decay(self, rbm: RBM, state: GibbsState) -> Tensor:
         """Return the factor on W in the gradient of the penalty."""
         if isinstance(self.weight_decay, str):
-            spread = float(rbm.weight.detach().norm()) ** 2 / rbm.weight.numel()
-            return adaptive_decay(spread, float(state.n_rows))
-        return float(self.weight_decay)
+            norm: Tensor = rbm.weight.detach().norm()
+            spread = norm.double().square() / rbm.weight.numel()
+            decay = adaptive_decay(spread, float(state.n_rows))
+            return decay.to(state.decay).expand_as(state.decay)
+        return torch.full_like(state.decay, float(self.weight_decay))
 
     def _refuse_bad_parameters(self) -> None:
         """Raise if a parameter is out of its range."""

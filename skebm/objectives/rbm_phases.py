@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._graphs import is_capturing
 from skebm._torch import probabilities
 from skebm.energies import RBM
 from skebm.samplers import AnnealedLayers
@@ -86,9 +87,10 @@ class GibbsState(nn.Module):
         Returns
         -------
         bool
-            True in every eighth call in train mode, from the first on.
+            True in every eighth call in train mode, from the first on; in every call
+            of a CUDA graph, whose kernels are always the same.
         """
-        if not self.training:
+        if not self.training or is_capturing(self.chains):
             return True
         n = int(self.n_calls)
         self.n_calls += 1
@@ -228,7 +230,7 @@ def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor
     layers : AnnealedLayers
         The machine as of now.
     rows : Tensor
-        Rows; NaN is missing.
+        Rows; NaN is missing. A CUDA graph takes complete rows.
     generator : Generator
         Source of randomness, on the device of the rows.
 
@@ -237,7 +239,8 @@ def filled(layers: AnnealedLayers, rows: Tensor, generator: Generator) -> Tensor
     Tensor
         Rows with their NaN entries drawn given the others.
     """
-    if not rows.sum().isnan():  # a tenth of the time of looking at every entry
+    # The sum takes a tenth of the time of looking at every entry.
+    if is_capturing(rows) or not rows.sum().isnan():
         return rows
     missing = rows.isnan()
     guess = layers.layer.predict(layers.start[None])

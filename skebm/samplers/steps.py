@@ -5,11 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from skebm._graphs import N_EAGER, Capture, captured
 from skebm.energies import Energy
 from skebm.samplers.sampler import ChainState, Sampler
-
-N_EAGER = 3
-"""Eager steps before a capture, in which libraries and caches of tensors are set up."""
 
 FEWEST_GRAPHED = 20
 """A graph does not pay for fewer steps."""
@@ -53,7 +51,7 @@ class Steps:
 
 
 class GraphedSteps:
-    """The steps of chains as one CUDA graph, captured once and replayed [1]_.
+    """The steps of chains as one CUDA graph, captured once and replayed.
 
     Small batches spend an eager step on launching its kernels from Python; a replay
     launches them all at once. The tensors of the state stay in place.
@@ -63,7 +61,7 @@ class GraphedSteps:
     steps : Steps
         Eager steps on a GPU, a few of them done, that never ask it for a number.
     capture : callable
-        Maps a function without arguments and a generator to its replay.
+        `captured`.
 
     Attributes
     ----------
@@ -71,18 +69,9 @@ class GraphedSteps:
         Where the chains are now.
     acceptance : Tensor of shape (n,)
         Sum of the acceptance probabilities of all steps since the capture.
-
-    References
-    ----------
-    .. [1] Nguyen, Ngo, Feng, et al. (2021), Accelerating PyTorch with CUDA graphs,
-       PyTorch blog.
     """
 
-    def __init__(
-        self,
-        steps: Steps,
-        capture: Callable[[Callable[[], None], Generator], Callable[[], None]],
-    ) -> None:
+    def __init__(self, steps: Steps, capture: Capture) -> None:
         self._steps = steps
         self.state = _mapped(torch.clone, steps.state)
         self.acceptance = torch.zeros_like(steps.acceptance)
@@ -137,30 +126,6 @@ def steps_of(
         if not _runs_alone(steps):
             return Steps(sampler, energy, state, generator)
         return GraphedSteps(steps, captured)
-
-
-def captured(
-    move: Callable[[], None], generator: Generator
-) -> Callable[[], None]:  # pragma: no cover
-    """Capture a function's kernels on the current CUDA device; return their replay.
-
-    Parameters
-    ----------
-    move : callable
-        Reads and writes tensors that stay in place.
-    generator : Generator
-        Source of its randomness; each replay moves it on.
-
-    Returns
-    -------
-    callable
-        Runs the kernels again.
-    """
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        move()
-    return graph.replay
 
 
 def _runs_alone(steps: Steps) -> bool:  # pragma: no cover

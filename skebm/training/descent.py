@@ -17,6 +17,8 @@ LEAST_RATE = 0.01
 EPSILON = 1e-8
 """Added to the root of AdamW's second moment."""
 
+Number = float | Tensor
+
 
 class Descent(ABC):
     """Steps down a loss, and the running average of where they led.
@@ -61,17 +63,17 @@ class Descent(ABC):
             self.groups = [(slice(None), 0.0)]
         self.clip_norm, self.ema = clip_norm, ema
 
-    def step(self, loss: Tensor, t: int, rate: float) -> Tensor:
+    def step(self, loss: Tensor, t: Number, rate: Number) -> Tensor:
         """Take one step.
 
         Parameters
         ----------
         loss : Tensor of shape ()
             What to descend. One without a graph says that the gradients are set.
-        t : int
+        t : int or Tensor of shape ()
             Number of the step, from 0.
-        rate : float
-            Learning rate.
+        rate : float or Tensor of shape ()
+            Learning rate. Tensors are read by the device alone.
 
         Returns
         -------
@@ -88,12 +90,20 @@ class Descent(ABC):
                 moved = _places(members, self.weights)
                 if moved:
                     self._update(moved, rate, weight_decay)
-            decay = min(self.ema, t / (t + AVERAGING_DELAY))
-            torch._foreach_lerp_(self.average, self.weights, 1 - decay)
+            self._follow(t)
         return norm
 
+    def _follow(self, t: Number) -> None:
+        """Move the average towards the weights."""
+        decay = t / (t + AVERAGING_DELAY)
+        if isinstance(decay, Tensor):
+            share = [1 - decay.clamp(max=self.ema)] * len(self.weights)
+            torch._foreach_lerp_(self.average, self.weights, share)
+        else:
+            torch._foreach_lerp_(self.average, self.weights, 1 - min(self.ema, decay))
+
     @abstractmethod
-    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+    def _update(self, moved: list[int], rate: Number, weight_decay: float) -> None:
         """Move the weights at the places ``moved``, which have gradients."""
 
     @abstractmethod
@@ -174,7 +184,7 @@ class AdamW(Descent):
         self.betas = betas
         self.moments = [_Moments.of(w) for w in self.weights]
 
-    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+    def _update(self, moved: list[int], rate: Number, weight_decay: float) -> None:
         """Take an AdamW step."""
         moments = [self.moments[i] for i in moved]
         means, squares, counts = zip(*moments, strict=True)
@@ -248,7 +258,7 @@ class Momentum(Descent):
         self.momentum = momentum
         self.means = [torch.zeros_like(w, requires_grad=False) for w in self.weights]
 
-    def _update(self, moved: list[int], rate: float, weight_decay: float) -> None:
+    def _update(self, moved: list[int], rate: Number, weight_decay: float) -> None:
         """Take a step along the running mean."""
         weights = [self.weights[i] for i in moved]
         means = [self.means[i] for i in moved]
@@ -258,7 +268,10 @@ class Momentum(Descent):
         if self.momentum:
             torch._foreach_lerp_(means, gradients, 1 - self.momentum)
             gradients = means
-        torch._foreach_add_(weights, gradients, alpha=-rate)
+        if isinstance(rate, Tensor):
+            torch._foreach_add_(weights, torch._foreach_mul(gradients, -rate))
+        else:
+            torch._foreach_add_(weights, gradients, alpha=-rate)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Return the running means and the average; not the weights.

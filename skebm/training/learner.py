@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._graphs import captured
 from skebm._torch import make_generator
 from skebm.energies import Energy
 from skebm.objectives.objective import Objective
-from skebm.training.descent import Descent, copied
+from skebm.training.descent import Descent, Number, copied
+from skebm.training.replay import Numbers, ReplayedUpdate, Update
 
 Record = dict[str, float]
 
@@ -62,6 +64,9 @@ class Learner:
         self.descent, self.x, self.batch_size = descent, x, batch_size
         self.generator = generator
         self.n_batches = math.ceil(len(x) / batch_size)
+        self._update: Update = self._step
+        if x.is_cuda and objective.is_replayable(energy, x):
+            self._update = ReplayedUpdate(self._step, generator, captured)
 
     def epoch(self, first: int, rate: Callable[[int], float]) -> Record:
         """Train on every row once, from step ``first`` on.
@@ -89,10 +94,10 @@ class Learner:
         n_look = 1 if device.type == "cpu" else STEPS_PER_LOOK
         order = torch.randperm(n, generator=self.generator, device=device)
         batches = order.tensor_split(self.n_batches)
-        steps: list[dict[str, Tensor]] = []
+        steps: list[Numbers] = []
         with _own_global_generator(self.draw_seed(), device):
             for t, index in enumerate(batches, first):
-                steps.append(self._step(self.x.index_select(0, index), t, rate(t)))
+                steps.append(self._update(self.x.index_select(0, index), t, rate(t)))
                 if len(steps) % n_look == 0 or len(steps) == self.n_batches:
                     _refuse_non_finite(steps, n_look)
         losses = torch.stack([numbers["loss"] for numbers in steps])
@@ -100,7 +105,7 @@ class Learner:
         shares = [len(index) / n for index in batches]
         return _means(steps, shares) | {"learning_rate": rate(t)}
 
-    def _step(self, batch: Tensor, t: int, rate: float) -> dict[str, Tensor]:
+    def _step(self, batch: Tensor, t: Number, rate: Number) -> Numbers:
         """Take step t on a batch; return its numbers."""
         loss = self.objective(self.energy, batch, self.state, generator=self.generator)
         # A metric may be a weight itself, which the step is about to change.
@@ -241,7 +246,7 @@ def refuse_growth(first: float, last: float) -> None:
         raise Diverged(f"the loss grew from {first:.3g} to {last:.3g}")
 
 
-def _refuse_non_finite(steps: list[dict[str, Tensor]], n_new: int) -> None:
+def _refuse_non_finite(steps: list[Numbers], n_new: int) -> None:
     """Raise if one of the last ``n_new`` losses and gradients is not finite."""
     new = sum(step["loss"] + step["grad_norm"] for step in steps[-n_new:])
     if not math.isfinite(float(new)):
@@ -250,7 +255,7 @@ def _refuse_non_finite(steps: list[dict[str, Tensor]], n_new: int) -> None:
         raise Diverged(f"last losses {losses}, last gradient norm {norm:.3g}")
 
 
-def _means(steps: list[dict[str, Tensor]], shares: list[float]) -> Record:
+def _means(steps: list[Numbers], shares: list[float]) -> Record:
     """Return the mean of every number of the steps, weighted by their shares."""
     columns = {
         name: torch.stack([step[name] for step in steps]).tolist() for name in steps[0]
