@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from skebm.energies.energy import Energy
 from skebm.energies.member_layers import MemberLayers
 from skebm.energies.networks import LAST_SCALE, seeded
-from skebm.energies.response_nodes import Nodes, fixed_nodes
+from skebm.energies.response_nodes import Nodes, fixed_nodes, log_sum
 
 N_HIDDEN_OF_TILT = 32
 """Hidden units of c, which sees as many numbers as there are targets."""
@@ -210,7 +210,7 @@ class ResponseEnergy(Energy):
         if not self.n_tilts:  # b is normalised
             return -e
         nodes = fixed_nodes(x, self.n_targets) if nodes is None else nodes
-        return -e - self.node_energies(heads, nodes).logsumexp(2)
+        return -e - log_sum(self.node_energies(heads, nodes))
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return x and y.

@@ -34,8 +34,10 @@ class EBMRegressor(ResponseReaders):
 
     The model is the mean of the densities of ``n_members`` members, each trained on all
     rows but its fold, so that every row helps training and every row is held out once.
-    Training starts at a ridge regression and the Student law of its residuals.
-    The held-out rows stop training, decide on the tilt, and calibrate the intervals.
+    Training starts at a ridge regression, or at a constant, and the Student law of its
+    residuals. A tilt that starts at a constant sees the targets themselves and learns
+    the shape of their own law, such as its ends. The held-out rows stop training,
+    choose the start and whether to tilt, and calibrate the intervals.
 
     Parameters
     ----------
@@ -44,8 +46,9 @@ class EBMRegressor(ResponseReaders):
     hidden : int or tuple of int, default=(64, 64)
         Units of each hidden layer, >= 1, of the network behind mu, s and a.
     tilt : bool or "auto", default="auto"
-        Whether to tilt the Student density. "auto": train both ways, and tilt if
-        held-out rows are likelier then.
+        Whether to tilt the Student density. True trains twice, from a ridge regression
+        and from a constant, False once, from a ridge regression, and "auto" all three
+        ways; the one that makes held-out rows likeliest is kept.
     n_tilts : int, default=32
         Entries of a and c, >= 1.
     n_members : int, default=5
@@ -80,6 +83,8 @@ class EBMRegressor(ResponseReaders):
         The energy of scaled rows and targets, in double precision, on ``device_``.
     tilted_ : bool
         Whether the model is tilted.
+    linear_ : bool
+        Whether training started from a ridge regression.
     held_out_log_density_ : float
         Mean log p(y | x) of the training rows, in nats, each under the member that did
         not see it. The same rows chose the member's epoch, which flatters them.
@@ -197,7 +202,7 @@ class EBMRegressor(ResponseReaders):
     @with_callbacks
     @fit_context
     def fit(self, X, y, sample_weight=None):
-        """Train the members, with and without tilt.
+        """Train the members from each start; keep the likeliest on held-out rows.
 
         Parameters
         ----------
@@ -253,7 +258,7 @@ class EBMRegressor(ResponseReaders):
             )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
-        self.tilted_ = bool(trained.energy.n_tilts)
+        self.tilted_, self.linear_ = trained.candidate
         share = weight / weight.sum()
         units = np.log(self._y_scale).sum()
         self.held_out_log_density_ = float(trained.log_density @ share - units)

@@ -46,6 +46,27 @@ class LinearLaw(NamedTuple):
     freedom: np.ndarray
 
 
+def constant_law(n_features, y, weight):
+    """Return the law of targets around their mean.
+
+    Parameters
+    ----------
+    n_features : int
+        Columns d, whose coefficients are zero.
+    y : ndarray of shape (n, k)
+        Targets.
+    weight : ndarray of shape (n,)
+        Positive.
+
+    Returns
+    -------
+    LinearLaw
+        Whose mean is a constant.
+    """
+    intercept = np.average(y, 0, weight)
+    return _law(np.zeros((n_features, y.shape[1])), intercept, y - intercept, weight)
+
+
 def linear_law(x, y, weight):
     """Return a cautious ridge regression with the law of its residuals.
 
@@ -70,16 +91,19 @@ def linear_law(x, y, weight):
     .. [1] Breiman, Friedman, Olshen, Stone (1984), Classification and regression trees,
        Wadsworth.
     """
-    k = y.shape[1]
-    coef, intercept = np.zeros((x.shape[1], k)), np.average(y, 0, weight)
-    off = y - intercept
-    if len(x) > 2:
-        penalty, size = _cautious(x, y, weight)
-        ridge = Ridge(penalty).fit(x, y, weight)
-        coef, intercept = ridge.coef_.reshape(k, -1).T, np.atleast_1d(ridge.intercept_)
-        off = np.copysign(size, y - x @ coef - intercept)
+    if len(x) < 3:
+        return constant_law(x.shape[1], y, weight)
+    penalty, size = _cautious(x, y, weight)
+    ridge = Ridge(penalty).fit(x, y, weight)
+    coef, intercept = ridge.coef_.reshape(len(size[0]), -1).T, ridge.intercept_
+    off = np.copysign(size, y - x @ coef - intercept)
+    return _law(coef, np.atleast_1d(intercept), off, weight)
+
+
+def _law(coef, intercept, off, weight):
+    """Return the law of a linear mean's residuals."""
     covariance = np.atleast_2d(np.cov(off, rowvar=False, bias=True, aweights=weight))
-    mixing = np.linalg.cholesky(covariance + LEAST_SPREAD**2 * np.eye(k))
+    mixing = np.linalg.cholesky(covariance + LEAST_SPREAD**2 * np.eye(len(intercept)))
     white = np.linalg.solve(mixing, off.T)
     laws = np.array([student(r, weight) for r in white])
     return LinearLaw(coef, intercept[None], mixing, np.log(laws[:, 0]), laws[:, 1])

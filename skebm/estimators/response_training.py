@@ -1,4 +1,4 @@
-"""How an energy regression is trained: linear bases, two candidates, one choice."""
+"""How an energy regression is trained: a few candidates, and one choice."""
 
 import math
 from numbers import Integral
@@ -10,7 +10,7 @@ import torch
 from skebm._torch import in_chunks, make_generator
 from skebm.energies import ResponseEnergy
 from skebm.energies.response_law import response_law
-from skebm.estimators.linear_laws import linear_law
+from skebm.estimators.linear_laws import constant_law, linear_law
 from skebm.estimators.member_stopping import MemberStopping
 from skebm.objectives.response_likelihood import (
     ResponseLikelihood,
@@ -35,6 +35,33 @@ SMALL_RATE, LARGE_RATE = 2e-3, 8e-3
 DECAY_ROWS, DROPOUT_ROWS = 500, 300
 """Weight decay and dropout fall with the square of the rows over these."""
 
+LEAST_DROPOUT = 0.01
+"""Less is none: it would change nothing but cost its random numbers."""
+
+
+class Candidate(NamedTuple):
+    """How a training starts.
+
+    Attributes
+    ----------
+    tilted : bool
+        Whether the law is tilted.
+    linear : bool
+        Whether the mean starts as a ridge regression. From a constant, the tilt sees
+        the targets themselves and can learn the shape of their own law, such as its
+        ends.
+    """
+
+    tilted: bool
+    linear: bool
+
+
+CANDIDATES = {
+    False: (Candidate(tilted=False, linear=True),),
+    True: (Candidate(tilted=True, linear=True), Candidate(tilted=True, linear=False)),
+}
+"""Trainings to choose from, by ``tilt``."""
+
 
 class Trained(NamedTuple):
     """A trained energy and what is known of it.
@@ -43,6 +70,8 @@ class Trained(NamedTuple):
     ----------
     energy : ResponseEnergy
         In double precision, without gradients.
+    candidate : Candidate
+        How its training started.
     history : History
         Of the run that was kept.
     log_density : ndarray of shape (n,)
@@ -52,13 +81,14 @@ class Trained(NamedTuple):
     """
 
     energy: ResponseEnergy
+    candidate: Candidate
     history: History
     log_density: np.ndarray
     interrupted: bool
 
 
 def train_response(x, y, weight, params, seed, device):
-    """Train the members with and without tilt; keep the tilt where it pays.
+    """Train the members from each candidate start; keep what held-out rows like best.
 
     Parameters
     ----------
@@ -76,8 +106,7 @@ def train_response(x, y, weight, params, seed, device):
     Returns
     -------
     trained : Trained
-        The tilted members where ``tilt`` is True, or "auto" and their mean log-density
-        of held-out rows is higher.
+        The members with the highest mean log-density of held-out rows.
     rows : Tensor of shape (n, d + k + 2)
         x, y, the member that held each row out, and its weight.
     """
@@ -85,11 +114,12 @@ def train_response(x, y, weight, params, seed, device):
     member = np.random.default_rng(seed).permutation(len(x)) % n_members
     share = weight / weight.mean()
     rows = torch.from_numpy(np.column_stack([x, y, member, share])).to(device)
-    kinds = {"auto": (False, True)}.get(params["tilt"], (params["tilt"],))
+    tilt = params["tilt"]
+    kinds = (False, True) if tilt == "auto" else (bool(tilt),)
     best = None
-    for tilted in kinds:
-        energy = _started(rows, n_members, y.shape[1], params, tilted, seed)
-        trained = _run(energy, rows, params, seed)
+    for candidate in (c for kind in kinds for c in CANDIDATES[kind]):
+        energy = _started(rows, n_members, y.shape[1], params, candidate, seed)
+        trained = _run(energy, candidate, rows, params, seed)
         if best is None or _gains(trained, best, share):
             best = trained._replace(interrupted=trained.interrupted)
         if trained.interrupted:
@@ -124,13 +154,13 @@ def _levels(energy, rows):
     return p[rows[:, -2].long(), torch.arange(len(rows), device=p.device)]
 
 
-def _started(rows, n_members, n_targets, params, tilted, seed):
-    """Return an energy whose members are ridge regressions with Student residuals."""
+def _started(rows, n_members, n_targets, params, candidate, seed):
+    """Return an energy whose members are linear or constant, with Student residuals."""
     energy = ResponseEnergy(
         n_targets,
         n_members,
         hidden=_layers(params["hidden"]),
-        n_tilts=params["n_tilts"] if tilted else 0,
+        n_tilts=params["n_tilts"] if candidate.tilted else 0,
         dropout=_dropout(params, len(rows)),
     )
     energy.build(rows.shape[1] - 2, generator=make_generator(seed))
@@ -140,12 +170,15 @@ def _started(rows, n_members, n_targets, params, tilted, seed):
     energy.reach.copy_(torch.from_numpy(np.abs(x).max(0)))
     for j in range(n_members):
         seen = member != j if n_members > 1 else member == j
-        law = linear_law(x[seen], y[seen], weight[seen])
+        if candidate.linear:
+            law = linear_law(x[seen], y[seen], weight[seen])
+        else:
+            law = constant_law(x.shape[1], y[seen], weight[seen])
         energy.start(j, *(torch.from_numpy(values) for values in law))
     return energy
 
 
-def _run(energy, rows, params, seed):
+def _run(energy, candidate, rows, params, seed):
     """Train an energy by likelihood; return it with its held-out log-densities."""
     x = rows.to(torch.float32)
     size = max(len(x), _epoch_rows(len(x)))
@@ -164,7 +197,7 @@ def _run(energy, rows, params, seed):
     with torch.inference_mode():
         log_p = in_chunks(lambda c: (held_out_log_density(energy, c),), CHUNK, rows)[0]
     run.history["valid_loss"] = stopping.losses
-    return Trained(energy, run, log_p.cpu().numpy(), run.interrupted)
+    return Trained(energy, candidate, run, log_p.cpu().numpy(), run.interrupted)
 
 
 def _epoch_rows(n):
@@ -204,7 +237,8 @@ def _layers(hidden):
 def _dropout(params, n):
     """Return the share of hidden units to drop."""
     if params["dropout"] == "auto":
-        return min(0.2, (DROPOUT_ROWS / n) ** 2)
+        share = min(0.2, (DROPOUT_ROWS / n) ** 2)
+        return share if share >= LEAST_DROPOUT else 0.0
     return float(params["dropout"])
 
 

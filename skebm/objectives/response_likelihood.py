@@ -11,6 +11,7 @@ from skebm.energies.response_nodes import (
     N_DRAWS,
     Nodes,
     drawn_nodes,
+    log_sum,
     shifted_nodes,
 )
 from skebm.objectives.objective import HELD_OUT_BATCH, Loss, Objective
@@ -88,7 +89,7 @@ class ResponseLikelihood(Objective):
             log_z = torch.zeros_like(e)
         elif response.n_targets == 1:
             terms = response.node_energies(heads, shifted_nodes(x, generator))
-            log_z = terms.logsumexp(2)
+            log_z = log_sum(terms)
         else:
             log_z = self._contrasted(response, heads, r, e, generator)
         members = torch.arange(response.n_members, device=batch.device)
@@ -131,7 +132,7 @@ class ResponseLikelihood(Objective):
             - terms.new_tensor(self.n_noise).log()
         )
         shrink = terms.new_tensor(self.n_noise / (self.n_noise + 1)).log()
-        return torch.cat([terms, own[..., None]], 2).logsumexp(2) + shrink
+        return log_sum(torch.cat([terms, own[..., None]], 2)) + shrink
 
 
 def held_out_log_density(

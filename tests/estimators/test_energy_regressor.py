@@ -196,6 +196,16 @@ def test_the_tilt_is_left_out_where_it_does_not_pay():
     assert not tiny(tilt=False, max_iter=2).fit(X, y).tilted_
 
 
+def test_the_start_is_a_constant_where_the_targets_have_ends():
+    """p(y | x) is exp(3 x y) on [0, 1], cut off there whatever x."""
+    rng = np.random.default_rng(0)
+    x, u = rng.uniform(-1, 1, 500), rng.uniform(size=500)
+    y = np.log1p(u * np.expm1(3 * x)) / (3 * x)
+    model = tiny(tilt=True).fit(x[:, None], y)
+    assert not model.linear_
+    assert tiny(tilt=True).fit(*linear(300)).linear_
+
+
 @pytest.mark.slow
 def test_diabetes_is_likelier_than_under_ridge():
     X, y = load_diabetes(return_X_y=True)

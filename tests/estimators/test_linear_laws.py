@@ -6,7 +6,12 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from skebm.estimators.linear_laws import ALPHAS, linear_law, student
+from skebm.estimators.linear_laws import (
+    ALPHAS,
+    constant_law,
+    linear_law,
+    student,
+)
 
 
 @pytest.mark.parametrize("freedom", [3.0, 8.0])
@@ -62,3 +67,14 @@ def test_weights_are_repetitions_of_the_slope():
     law = linear_law(x, y, weight)
     size = np.sqrt(np.average((y - x @ law.coef - law.intercept)[:, 0] ** 2, 0, weight))
     assert law.mixing[0, 0] == pytest.approx(size, rel=0.02)
+
+
+def test_a_constant_law_is_that_of_the_weighted_targets():
+    rng = np.random.default_rng(0)
+    y, weight = rng.normal(size=(400, 2)), rng.uniform(0.5, 2, 400)
+    y[:, 1] += 2 * y[:, 0]
+    law = constant_law(3, y, weight)
+    np.testing.assert_array_equal(law.coef, np.zeros((3, 2)))
+    np.testing.assert_allclose(law.intercept[0], np.average(y, 0, weight))
+    covariance = np.cov(y.T, aweights=weight, bias=True)
+    np.testing.assert_allclose(law.mixing @ law.mixing.T, covariance, atol=1e-5)
