@@ -3,15 +3,19 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 
-def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ...]:
+def check_partial_labels(
+    estimator: Any, X: Any, y: Any, classes: Any = None
+) -> tuple[np.ndarray, ...]:
     """Return labels and which rows have one.
 
-    A label is missing where y is NaN or None, and where it is -1 unless the other
-    labels are all alike: -1 and 1 alone are two classes.
+    A label is missing where y is NaN or None, and where it is -1 unless that is a
+    class. Where the classes are not given, it is one if the other labels are all
+    alike: -1 and 1 alone are two classes.
 
     Parameters
     ----------
@@ -21,6 +25,8 @@ def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ..
         Rows.
     y : array-like of shape (n_samples,)
         Labels.
+    classes : array-like of shape (n_classes,) or None, default=None
+        All labels, where they are known.
 
     Returns
     -------
@@ -32,7 +38,8 @@ def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ..
     Raises
     ------
     ValueError
-        If y is None, of another length, or no class label.
+        If y is None, of another length, or no class label, or if no row has a label
+        and the classes are not given.
     """
     if y is None:
         raise ValueError(
@@ -45,13 +52,16 @@ def check_partial_labels(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, ..
     if y.dtype.kind == "f" and np.isinf(y).any():
         raise ValueError("Input y contains infinity. Pass labels, or NaN for none.")
     if y.dtype.kind in {"f", "O"}:
-        known = np.array([v is not None and v == v for v in y])
-    minus = np.array([not isinstance(v, str) and v == -1 for v in y])
-    if len(set(y[known & ~minus])) > 1:
+        known = ~np.asarray(pd.isna(y))
+    minus = known.copy()
+    minus[known] = [not isinstance(v, str) and v == -1 for v in y[known]]
+    others = set(y[known & ~minus])
+    if (len(others) > 1) if classes is None else (-1 not in list(classes)):
         known &= ~minus
-    if not known.any():
+    if classes is None and not known.any():
         raise ValueError("Input y contains NaN or None alone. Pass some labels.")
-    check_classification_targets(y[known])
+    if known.any():
+        check_classification_targets(y[known])
     return y, known
 
 
@@ -70,11 +80,11 @@ def check_labels_seen(estimator: Any, y: Any) -> np.ndarray:
     ndarray of shape (n_samples,)
         Integers from 0.
     """
-    unseen = sorted({str(label) for label in y} - set(map(str, estimator.classes_)))
+    places = {label: place for place, label in enumerate(estimator.classes_.tolist())}
+    unseen = sorted({str(label) for label in y if label not in places})
     if unseen:
         raise ValueError(
             f"Got labels {unseen} that were not in fit; expected some of "
             f"{estimator.classes_.tolist()}."
         )
-    places: np.ndarray = np.searchsorted(estimator.classes_, y)
-    return places
+    return np.array([places[label] for label in y], dtype=np.int64)

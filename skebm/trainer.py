@@ -348,7 +348,7 @@ class _Run:
                 f"Training diverged twice: {fault}, in epoch {progress['epoch']} at "
                 f"learning_rate={self.trainer.learning_rate / 2:g} (halved once). The "
                 "energy has the weights of the last whole epoch. Lower learning_rate "
-                "or clip_norm, raise n_warmup_steps, or scale the columns."
+                "or scale the columns."
             ) from None
         progress["factor"] = 0.5
 
@@ -364,8 +364,8 @@ def _descent(trainer: Trainer, energy: Energy, state: nn.Module) -> Descent:
     weights = learning(energy)
     if not weights:
         raise ValueError(
-            f"Got {energy!r} without parameters that learn. Call build(n_features) "
-            "first, and freeze only parts of an energy."
+            f"Got {energy!r} without parameters that learn. Train an energy that has "
+            "some, such as MLP(), built first and not frozen as a whole."
         )
     own = {id(weight) for weight in weights}
     # Decay would bias a learned log Z.

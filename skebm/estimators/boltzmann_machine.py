@@ -22,7 +22,7 @@ from skebm.estimators.boltzmann_training import (
     trained,
 )
 from skebm.estimators.choices import resolve
-from skebm.estimators.drawing import diagnosis
+from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.objectives import BoltzmannLikelihood, PseudoLikelihood
 from skebm.partition import AnnealedUnitGibbs, StateSum
 from skebm.partition.pseudo import pseudo_log_likelihood_of_bits
@@ -285,6 +285,11 @@ class BoltzmannMachine(BitDensity):
         -------
         DataFrame of shape (n_features + 1, 6)
             One line per column and one for the energy; see `DeepEBM.diagnose`.
+
+        Warns
+        -----
+        NotMixedWarning
+            If the largest R-hat is above 1.05.
         """
         check_is_fitted(self)
         n = self.n_features_in_
@@ -297,6 +302,7 @@ class BoltzmannMachine(BitDensity):
             n_draws=n_draws,
             generator=generator,
         )
+        warn_unless_mixed(chains)
         gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
         names = getattr(self, "feature_names_in_", range(n))
         return diagnosis(chains, gap, np.zeros(n), np.ones(n), names)

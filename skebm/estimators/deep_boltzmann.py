@@ -14,7 +14,7 @@ from skebm._torch import make_generator, to_numpy
 from skebm.energies import DeepBoltzmann
 from skebm.estimators.bit_density import BitDensity
 from skebm.estimators.boltzmann_training import layer_sizes, trained
-from skebm.estimators.drawing import diagnosis
+from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.rbm_drawing import chains_of, imputed, log_partition_of
 from skebm.estimators.rbm_training import stable_rate
 from skebm.objectives import DeepBoltzmannLikelihood
@@ -251,10 +251,16 @@ class DeepBoltzmannMachine(
             One line per unit of the even layers, columns first, and one for their
             energy; see `DeepEBM.diagnose`. ``energy_gap`` is NaN: rows of the data lack
             the even hidden layers.
+
+        Warns
+        -----
+        NotMixedWarning
+            If the largest R-hat is above 1.05.
         """
         check_is_fitted(self)
         rbm, n = self.energy_.folded(), self.n_features_in_
         chains = chains_of(rbm, n_draws, self._seed(random_state))
+        warn_unless_mixed(chains)
         names = list(getattr(self, "feature_names_in_", range(n)))
         names += [f"hidden{j}" for j in range(self._n_above)]
         width = len(names)

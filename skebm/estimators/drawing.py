@@ -29,6 +29,12 @@ LARGEST_BATCH = 100_000
 FEWEST_DRAWS, THIN = 50, 5
 LARGEST_RHAT = 1.05
 
+OTHER_CHAINS = (
+    "Draws are from some of the modes alone. Run longer chains (n_draws), and fit with "
+    "chains='tempered' where the estimator has it."
+)
+"""Advice on the chains of a machine."""
+
 
 def default_sampler(base):
     """Return HMC within modes and independent proposals of the base between them.
@@ -120,16 +126,40 @@ def mixed_chains(energy, base, sampler, n_draws, thin, *, generator):
         thin=thin,
         generator=generator,
     )
+    warn_unless_mixed(
+        chains,
+        "Pass sampler='tempering', a base that covers the modes, or a value of "
+        "skebm.samplers with larger or more steps, such as ULA(step_size=0.1).",
+        stacklevel=5,
+    )
+    return chains
+
+
+def warn_unless_mixed(chains, advice=OTHER_CHAINS, stacklevel=3):
+    """Warn about chains that disagree.
+
+    Parameters
+    ----------
+    chains : Chains
+        Draws and diagnostics.
+    advice : str, default=OTHER_CHAINS
+        What to do then.
+    stacklevel : int, default=3
+        Of the warning.
+
+    Warns
+    -----
+    NotMixedWarning
+        If the largest R-hat is above 1.05.
+    """
     worst = float(chains.rhat().nan_to_num(1.0).max())
     if worst > LARGEST_RHAT:
         warnings.warn(
-            f"The chains did not mix: R-hat is {worst:.3f}, and should be below "
-            f"{LARGEST_RHAT}. Draw more steps, or pass sampler='tempering' or a base "
-            "that covers the modes.",
+            f"The chains did not mix: R-hat is {worst:.4g}, and should be below "
+            f"{LARGEST_RHAT}. {advice}",
             NotMixedWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
-    return chains
 
 
 def tuned(energy, base, sampler, *, generator):

@@ -232,6 +232,11 @@ class EBMRegressor(ResponseReaders):
         rows, y, weight = check_targets(self, X, y, sample_weight)
         refuse_few(self, len(rows))
         refuse_forked_process()
+        if self.prediction == "mode" and y.ndim == 2 and y.shape[1] > 1:
+            raise ValueError(
+                f"Got prediction='mode' and {y.shape[1]} targets, but the mode is "
+                "that of one. Pass prediction='mean' or 'median'."
+            )
         self._y_ndim = y.ndim
         self._fit_seed = self._seed()
         self.device_ = str(resolve_device(self.device))

@@ -133,10 +133,9 @@ def _check_expert(expert, X):
     model = _model_of(expert.estimator)
     if not isinstance(model, ScaledDensity):
         raise ValueError(
-            f"Got {model!r} as the expert {expert.name!r}, but expected a density of "
-            "skebm with a differentiable energy, such as DeepEBM. Pass one, or a "
-            "fitted one in FrozenEstimator; a GaussianMixture m enters as "
-            "DeepEBM(base=m)."
+            f"Got {model!r} as the expert {expert.name!r}, but expected a "
+            "DeepEBM or a ProductOfExperts. Pass one, or a fitted one in "
+            "FrozenEstimator; a GaussianMixture m enters as DeepEBM(base=m)."
         )
     if isinstance(expert.estimator, FrozenEstimator):
         check_is_fitted(model)

@@ -250,6 +250,11 @@ class JEMClassifier(JointDensity):
         self : JEMClassifier
             The estimator after the rows.
         """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "Got class_weight='balanced', but a part of a stream does not tell how "
+                "frequent classes are. Pass their weights as a dict, or use fit."
+            )
         if hasattr(self, "energy_"):
             rows = self._more(X, y, classes, sample_weight)
             recipe = self._recipe()

@@ -29,11 +29,15 @@ from skebm.estimators.joint_training import JointRecipe
 from skebm.estimators.normalizing import in_units, log_partition_of
 from skebm.estimators.partial_labels import class_factors, labelled_rows
 from skebm.estimators.scaling import middle_and_quarter_range, scaled
-from skebm.exceptions import InterruptedFitWarning
+from skebm.exceptions import InterruptedFitWarning, NotNormalizableError
 
 N_TRIES, MOST_TRIES = 512, 1_000_000
 """Rows of p(x) that are proposed as rows of a class: at a time, and for each at most.
 """
+
+
+FARTHEST_DRAW = 100.0
+"""Quarter ranges from the middle of the rows, which are within two of it."""
 
 
 class JointDensity(ClassReaders):
@@ -59,31 +63,37 @@ class JointDensity(ClassReaders):
         """Set device, seed, scale, classes; return the rows that training sees."""
         x = check_rows(self, X, reset=True)
         refuse_forked_process()
-        y, known = check_partial_labels(self, x, y)
+        y, known = check_partial_labels(self, x, y, classes)
         weights = check_weights(x, sample_weight)
+        known &= weights > 0
         if partial and classes is None:
             raise ValueError(
                 "classes must be passed on the first call to partial_fit. Pass all "
                 "labels of the stream."
             )
-        labels = y[known & (weights > 0)] if classes is None else classes
+        if not known.any():
+            raise ValueError(
+                "Got no row with a label and a positive weight. Pass some first."
+            )
+        labels = y[known] if classes is None else classes
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs labels of two classes or more; got "
-                f"{len(self.classes_)} class. Pass rows of another class too."
+                f"{len(self.classes_)} class. Pass rows of another class too; -1, NaN "
+                "and None are no labels."
             )
         self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
         self.location_, self.scale_ = middle_and_quarter_range(x[weights > 0])
         rows = self._labelled(x, y, known, weights)
-        self._base = single_gaussian(rows.z).to(self.device_)
+        self._base = single_gaussian(rows.repeated().z).to(self.device_)
         return rows
 
     def _more(self, X, y, classes, sample_weight):
         """Return more rows of a stream, as training sees them."""
         x = check_rows(self, X, reset=False)
         refuse_forked_process()
-        y, known = check_partial_labels(self, x, y)
+        y, known = check_partial_labels(self, x, y, self.classes_)
         if classes is not None and not np.array_equal(
             np.unique(classes), self.classes_
         ):
@@ -179,6 +189,12 @@ class JointDensity(ClassReaders):
         else:
             law = energy if place is None else of_class(energy, place)
             z = draw(law, self._base, None, n_samples, generator=generator)
+            if not float(z.abs().max()) < FARTHEST_DRAW:
+                raise NotNormalizableError(
+                    f"Got draws that are {float(z.abs().max()):.3g} quarter ranges "
+                    "away from the rows: exp(-E) of this network has no finite "
+                    "integral. Fit with generative='patterns' or 'tilted' to draw rows."
+                )
         return to_numpy(z) * self.scale_ + self.location_
 
     def __sklearn_is_fitted__(self):

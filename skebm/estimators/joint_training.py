@@ -79,7 +79,7 @@ class JointRecipe:
         history : History
             Of its training.
         """
-        temperature = 1.0
+        rows, temperature = self._counted(rows), 1.0
         if self.params["calibration"] is not None:
             temperature = self._temperature(rows)
         energy, history = self.trained(rows)
@@ -124,7 +124,7 @@ class JointRecipe:
         history : History
             Of the epoch.
         """
-        energy, x, n_rows = self._untrained(rows)
+        energy, x, n_rows = self._untrained(self._counted(rows))
         history = self.run(energy, x, n_rows, **ONE_EPOCH)
         return energy.double(), history
 
@@ -144,6 +144,7 @@ class JointRecipe:
         History
             Of the epoch.
         """
+        rows = self._counted(rows)
         z = torch.from_numpy(rows.z).to(self.device)
         shares = np.eye(self.n_classes)[np.maximum(rows.codes, 0)]
         with torch.no_grad():
@@ -206,6 +207,11 @@ class JointRecipe:
         )
         self.interrupted |= history.interrupted
         return history
+
+    def _counted(self, rows):
+        """Return rows as p(x) learns them: a trained density counts rows."""
+        counts = self.params["generative"] is not None and not self._n_given
+        return rows.repeated() if counts else rows
 
     def _untrained(self, rows):
         """Return an energy of the rows, and the rows and their number for `run`."""

@@ -18,6 +18,9 @@ N_NEIGHBORS = 10
 SHARPNESS = 10.0
 """Factor on squared distances in units of those to the tenth neighbour."""
 
+MOST_COPIES = 10
+"""Rows that a table may grow to where weights become numbers of rows."""
+
 CLAMPING = 0.95
 """Share of a row's label that comes from its neighbours in one step."""
 
@@ -53,6 +56,24 @@ class LabelledRows(NamedTuple):
             Those rows.
         """
         return LabelledRows(*(column[places] for column in self))
+
+    def repeated(self):
+        """Return each row as often as its weight says, for training that counts rows.
+
+        Returns
+        -------
+        LabelledRows
+            With the same sum of weights. Multiples of the least weight are exact, up
+            to ten times as many rows; else numbers are near to shares of as many.
+        """
+        n, multiples = len(self.weights), self.weights / self.weights.min()
+        counts = multiples.round()
+        if counts.sum() > MOST_COPIES * n or not np.allclose(counts, multiples):
+            ends = np.cumsum(multiples) / multiples.sum() * MOST_COPIES * n
+            counts = np.maximum(1, np.diff(ends.round(), prepend=0))
+        counts = counts.astype(int)
+        rows = self._replace(weights=self.weights / counts)
+        return rows.take(np.repeat(np.arange(n), counts))
 
 
 def labelled_rows(z, codes, weights):
@@ -93,7 +114,13 @@ def class_factors(class_weight, classes, y):
     ndarray of shape (n_classes,)
         >= 0.
     """
-    return compute_class_weight(class_weight, classes=classes, y=y)
+    factors = compute_class_weight(class_weight, classes=classes, y=y)
+    if not (factors >= 0).all():
+        raise ValueError(
+            f"Got class_weight={class_weight!r}, but expected weights >= 0. Give a "
+            "class that shall not count the weight 0."
+        )
+    return factors
 
 
 def label_shares(rows, n_classes):

@@ -36,7 +36,7 @@ class ProductOfExperts(Composition, ScaledDensity):
     Parameters
     ----------
     estimators : list of (str, estimator) tuples
-        The experts by name: `DeepEBM`, other densities of skebm, products. They are
+        The experts by name: `DeepEBM` and products of it. They are
         cloned and fitted to X; a fitted one enters in ``FrozenEstimator`` and stays as
         it is. ``set_params(name="drop")`` leaves one out.
     weights : array-like of shape (n_experts,) or None, default=None

@@ -12,7 +12,12 @@ from skebm._torch import refuse_forked_process, to_numpy
 from skebm.base import Fitting
 from skebm.energies import Ratings
 from skebm.estimators.rating_side import log_levels
-from skebm.estimators.rating_table import is_long, places_of, read_long
+from skebm.estimators.rating_table import (
+    is_long,
+    places_of,
+    read_long,
+    refuse_long,
+)
 
 
 class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
@@ -168,7 +173,7 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
             E of the ratings given which items are rated; low means typical.
         """
         self._ready()
-        ratings = self._coded(*check_ratings(self, X, reset=False))
+        ratings = self._rows(X)
         with torch.no_grad():
             return to_numpy(self.energy_.energies(self._tensors(ratings)))
 
@@ -186,13 +191,18 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
             Under the machine over users, float64.
         """
         self._ready()
-        ratings = self._coded(*check_ratings(self, X, reset=False))
+        ratings = self._rows(X)
         return to_numpy(self._fields(ratings).sigmoid())
 
     def _ready(self):
         """Refuse to read before ``fit``, and in a forked process."""
         check_is_fitted(self)
         refuse_forked_process()
+
+    def _rows(self, X):
+        """Return the coded ratings of new users."""
+        refuse_long(X)
+        return self._coded(*check_ratings(self, X, reset=False))
 
     def _labels(self, user, item):
         """Return users and items with the labels of ``fit``."""
@@ -222,7 +232,7 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
                 "predict of all items is dense, and got sparse rows. Pass one item for "
                 "each row, or rows in an array with NaN where unrated."
             )
-        ratings = self._coded(*check_ratings(self, X, reset=False))
+        ratings = self._rows(X)
         n, d = ratings.n_rows, len(self.items_)
         if item is None:
             row, column = np.divmod(np.arange(n * d), d)
@@ -249,7 +259,7 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
         """Return the expected ratings of all items, and which are rated."""
         d = len(self.items_)
         if np.ndim(user) == 2:
-            ratings = self._coded(*check_ratings(self, user, reset=False))
+            ratings = self._rows(user)
             row, column = np.divmod(np.arange(ratings.n_rows * d), d)
             expected = self._of_rows(ratings, row, column)
             rated = np.zeros((ratings.n_rows, d), dtype=bool)

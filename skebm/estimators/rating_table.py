@@ -3,12 +3,16 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from skebm._check import check_names, check_ratings
 from skebm.exceptions import DataDomainError
 
 COLUMNS = ["user", "item", "rating"]
 """Of a long table, one rating per row."""
+
+MOST_LONG_COLUMNS = 5
+"""Of a table with a column of ratings; wider ones are users by items."""
 
 MOST_LEVELS = 10
 """Distinct ratings that are kept apart; more are put into this many bins."""
@@ -67,13 +71,51 @@ def read_long(X):
         Labels, labels, ratings.
     """
     user, item, value = (X[name].to_numpy() for name in COLUMNS)
-    value = value.astype(np.float64)
+    value = _numbers(value)
     if not np.isfinite(value).all():
         raise DataDomainError(
             "Got ratings that are NaN or infinite in a long table. Drop those rows: "
             "what is not listed is unrated."
         )
     return user, item, value
+
+
+def _numbers(value):
+    """Return ratings as float64; raise if they are no numbers."""
+    try:
+        return value.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataDomainError(
+            f"Got ratings of type {value.dtype}, such as {value[0]!r}, but expected "
+            "numbers. Code them by numbers that rise with liking."
+        ) from error
+
+
+def refuse_long(X):
+    """Raise if X is a long table where rows of ratings are read.
+
+    Parameters
+    ----------
+    X : array-like
+        Ratings.
+    """
+    if is_long(X):
+        raise ValueError(
+            "Got a long table, but expected a row of ratings for each user. Pass "
+            "X.pivot(index='user', columns='item', values='rating'), or the labels of "
+            "users and items to predict."
+        )
+
+
+def _refuse_other_names(X):
+    """Raise if X looks like a long table whose columns have other names."""
+    names = [str(name) for name in getattr(X, "columns", [])]
+    if len(names) <= MOST_LONG_COLUMNS and "rating" in map(str.lower, names):
+        raise ValueError(
+            f"Got a table with the columns {names}, but expected user, item and rating "
+            "in a long table. Rename them, for instance "
+            "X.rename(columns={'userId': 'user', 'movieId': 'item'})."
+        )
 
 
 def listed(estimator, X):
@@ -92,11 +134,13 @@ def listed(estimator, X):
         At least one rating, no pair twice.
     """
     if is_long(X):
-        check_names(estimator, X, reset=True)
         user, item, value = read_long(X)
         users, user = np.unique(user, return_inverse=True)
         items, item = np.unique(item, return_inverse=True)
+        # New users come as rows of the items, as after a fit to such rows.
+        check_names(estimator, pd.DataFrame(columns=items), reset=True)
     else:
+        _refuse_other_names(X)
         user, item, value, n_rows = check_ratings(estimator, X, reset=True)
         names = getattr(estimator, "feature_names_in_", None)
         users = np.arange(n_rows)

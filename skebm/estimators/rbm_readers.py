@@ -15,7 +15,7 @@ from skebm._torch import (
     to_numpy,
 )
 from skebm.base import BaseEBM
-from skebm.estimators.drawing import diagnosis
+from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.rbm_drawing import chains_of, drawn, imputed
 from skebm.estimators.scaling import given_columns
 
@@ -160,9 +160,15 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
         DataFrame of shape (n_features + 1, 6)
             One line per column and one for the energy, in the values of the units; see
             `DeepEBM.diagnose`.
+
+        Warns
+        -----
+        NotMixedWarning
+            If the largest R-hat is above 1.05.
         """
         check_is_fitted(self)
         chains = chains_of(self.energy_, n_draws, self._seed(random_state))
+        warn_unless_mixed(chains)
         gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
         n = self.n_features_in_
         names = getattr(self, "feature_names_in_", range(n))

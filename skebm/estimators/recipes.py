@@ -196,7 +196,12 @@ def fit_given(z, energy, objective, base, runs, validation_fraction):
     if base == "auto" and _confines_itself(energy, z.shape[1], runs.seed):
         base = None
     kind = "gaussian" if base is None else base
-    law = fitted_base(base_of(kind, z, [(train, held_out)], runs.seed), z[train])
+    judge = train, held_out
+    if len(z) >= N_FEWEST:
+        # Also where training takes every row: a base that judged itself by the rows it
+        # was fitted to would have one component for each few of them.
+        judge = holdout(len(z), validation_fraction, runs.seed)
+    law = fitted_base(base_of(kind, z, [judge], runs.seed), z[train])
     energy = energy if base is None else tilted(law, z, energy)
     x_valid = runs.tensor(z[held_out]) if len(train) < len(z) else None
     history = runs.run(

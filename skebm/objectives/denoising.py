@@ -174,6 +174,7 @@ def _noise_conditional(energy: Energy) -> NoiseConditional:
     if not isinstance(energy, NoiseConditional):
         raise TypeError(
             f"MultiNoiseScoreMatching needs an energy that takes a noise level; got "
-            f"{energy!r}. Use Denoiser(), or DenoisingScoreMatching for one level."
+            f"{energy!r}. Use Denoiser() (energy='denoiser'), or "
+            "DenoisingScoreMatching ('dsm') for one level."
         )
     return energy

@@ -72,6 +72,7 @@ def refuse_bad_rows(
         raise ValueError(
             f"Got early_stopping=True with {objective!r} and "
             f"{'no' if x_valid is None else len(x_valid)} held-out rows, but it needs "
-            "held-out rows and an objective that is a criterion. Pass x_valid and such "
-            "an objective, or early_stopping=False."
+            "held-out rows, and an objective whose value on them tells how good an "
+            "energy is, as that of chains or games does not. Pass both, or "
+            "early_stopping=False."
         )

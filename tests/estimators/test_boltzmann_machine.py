@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from skebm import BernoulliRBM, BoltzmannMachine
 from skebm.energies import Boltzmann
-from skebm.exceptions import DataDomainError
+from skebm.exceptions import DataDomainError, NotMixedWarning
 from skebm.objectives import BoltzmannLikelihood, PseudoLikelihood
 from skebm.partition import AnnealedUnitGibbs
 from skebm.samplers.state_law import law_of
@@ -233,3 +233,10 @@ def test_defaults_on_digits_beat_a_small_rbm():
     assert fitted.score(test) > -18.15
     rbm = BernoulliRBM(16, random_state=0).fit(train)
     assert fitted.score(test) > rbm.score(test) - 0.2
+
+
+def test_chains_that_stay_in_their_modes_are_told_of():
+    x = np.r_[np.zeros((200, 8)), np.ones((200, 8))]
+    model = BoltzmannMachine(random_state=0).fit(x)
+    with pytest.warns(NotMixedWarning, match="some of the modes"):
+        model.diagnose(50)

@@ -433,3 +433,10 @@ def test_own_hmc_is_tuned_once_and_reused():
     assert model.sampler_.step_size is not None
     assert model.sampler == HMC() or repr(model.sampler) == repr(HMC())
     np.testing.assert_array_equal(model.sample(5), model.sample(5))
+
+
+@pytest.mark.parametrize("objective", ["cd", "pcd", "ml"])
+def test_the_base_is_chosen_on_other_rows_for_every_objective(objective):
+    rng = np.random.default_rng(0)
+    model = DeepEBM(objective=objective, max_iter=1, normalizer=None, random_state=0)
+    assert len(model.fit(rng.normal(size=(300, 3))).base_.means) <= 4

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
+from numpy.testing import assert_array_equal
+from scipy.special import expit, logsumexp, softmax
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.frozen import FrozenEstimator
@@ -24,7 +25,11 @@ from sklearn.svm import SVC
 
 from skebm import EnergyOutlierDetector, JEMClassifier
 from skebm.energies import MLP, ClassPatterns, Convolutional, Readout
-from skebm.exceptions import InterruptedFitWarning
+from skebm.exceptions import (
+    InterruptedFitWarning,
+    NotMixedWarning,
+    NotNormalizableError,
+)
 from skebm.objectives import ContrastiveDivergence, DenoisingScoreMatching
 from skebm.partition import ImportanceSampling
 from skebm.samplers import ULA
@@ -182,8 +187,10 @@ def test_ways_to_have_no_label(y, rng):
     model = JEMClassifier(**QUICK).fit(X, y)
     assert len(model.classes_) == 2
     kept = np.array([v in set(model.classes_) for v in y])
-    same = JEMClassifier(**QUICK).fit(X, np.where(kept, y == y[1], -1).astype(int) * 2)
-    assert np.isfinite(same.predict_proba(X)).all()
+    places = model.classes_.tolist()
+    codes = [places.index(v) if k else -1 for v, k in zip(y, kept, strict=True)]
+    same = JEMClassifier(**QUICK).fit(X, codes)
+    assert_array_equal(model.predict_proba(X), same.predict_proba(X))
 
 
 def test_minus_one_is_a_label_beside_one_other(rng):
@@ -208,6 +215,68 @@ def test_weight_of_two_is_the_row_twice(iris):
     weighted = model.fit(X, y, sample_weight=w).predict_proba(X)
     repeated = model.fit(np.repeat(X, w, 0), np.repeat(y, w)).predict_proba(X)
     assert np.allclose(weighted, repeated, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["tilted", "patterns"])
+def test_weights_and_equal_rows_count_in_the_density(kind, rng):
+    """Nine of ten rows, by weight or by number, are near -2."""
+    X = np.r_[rng.normal(-2, 0.3, (100, 2)), rng.normal(2, 0.3, (100, 2))]
+    y, w = np.arange(200) % 2, np.repeat([9.0, 1.0], 100)
+    model = JEMClassifier(generative=kind, calibration=None, random_state=0)
+    weighted = model.fit(X, y, sample_weight=w).sample(2000)
+    assert np.mean(weighted[:, 0] < 0) == pytest.approx(0.9, abs=0.04)
+    w = w.astype(int)
+    repeated = model.fit(np.repeat(X, w, 0), np.repeat(y, w)).sample(2000)
+    assert np.mean(repeated[:, 0] < 0) == pytest.approx(0.9, abs=0.04)
+
+
+def test_posterior_of_two_gaussians():
+    """Bayes' rule for classes N(-1, 1) and N(1, 1): a logistic function of 2 x."""
+    rng = np.random.default_rng(0)
+    y = np.arange(8000) % 2
+    X = rng.normal(2 * y - 1.0, 1.0)[:, None]
+    model = JEMClassifier(random_state=0).fit(X, y)
+    found = model.predict_proba(X)[:, 1]
+    assert np.mean(np.abs(found - expit(2 * X[:, 0]))) < 0.01
+
+
+def test_batches_of_a_stream_without_labels(iris):
+    X, y = iris
+    model = JEMClassifier(**QUICK).partial_fit(X, y, classes=[0, 1, 2])
+    for batch in (np.where(np.arange(40) % 2, -1, 0), np.full(40, -1), [np.nan] * 40):
+        model.partial_fit(X[:40], batch)
+    assert model.score(X, y) > 0.9
+    with pytest.raises(ValueError, match="no row with a label"):
+        JEMClassifier(**QUICK).partial_fit(X, np.full(150, -1), classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="part of a stream"):
+        JEMClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_a_class_of_no_weight_is_no_class(iris):
+    X, y = iris
+    model = JEMClassifier(**QUICK)
+    without = model.fit(X, y, sample_weight=(y > 0).astype(float)).predict_proba(X)
+    assert model.classes_.tolist() == [1, 2]
+    assert_array_equal(without, model.fit(X[y > 0], y[y > 0]).predict_proba(X))
+    with pytest.raises(ValueError, match="expected weights >= 0"):
+        JEMClassifier(class_weight={0: -1.0}).fit(X, y)
+
+
+def test_labels_are_compared_by_value(iris):
+    X, y = iris
+    model = JEMClassifier(**QUICK).fit(X, y.astype(float))
+    assert_array_equal(model.energy(X, y), model.energy(X, y.astype(float)))
+    with pytest.raises(ValueError, match="not in fit"):
+        model.energy(X[:1], ["1"])
+
+
+def test_draws_of_an_energy_without_an_integral_are_refused(iris):
+    model = JEMClassifier(generative=None, **QUICK).fit(*iris)
+    with (
+        pytest.warns(NotMixedWarning),
+        pytest.raises(NotNormalizableError, match="no finite integral"),
+    ):
+        model.sample(5, random_state=0)
 
 
 def test_class_weight_is_a_factor_on_the_loss(iris):
@@ -340,10 +409,14 @@ def test_search_over_the_weight_and_the_objective(iris):
 
 def test_denoising_trains_a_network_energy(iris):
     X, y = iris
-    model = JEMClassifier(
-        generative="network", objective=DenoisingScoreMatching(0.3), **QUICK
-    ).fit(X, y)
-    assert "generative_loss" in model.history_ or "label_loss" in model.history_
+    model = JEMClassifier(generative="network", **QUICK)
+    energies = [
+        model.set_params(objective=DenoisingScoreMatching(0.3), generative_weight=w)
+        .fit(X, y)
+        .energy(X)
+        for w in (0.0, 1.0)
+    ]
+    assert not np.allclose(*energies)
 
 
 def test_scikit_learns_wrappers(iris):

@@ -262,3 +262,23 @@ def test_same_seed_same_bits_and_pickles(small):
 def one_codes(model, X):
     """Return levels of the ratings, NaN where unrated."""
     return np.where(np.isnan(X), np.nan, np.searchsorted(model._levels.edges, X))
+
+
+def test_a_long_fit_takes_rows_of_new_users_and_refuses_long_readers():
+    table, rated = planted(40, 6, 0.7)
+    X = np.where(rated, table, np.nan)
+    model = tiny().fit(long(X))
+    wide = tiny().fit(X)
+    np.testing.assert_allclose(model.predict(X[:3]), wide.predict(X[:3]), atol=1e-6)
+    for reader in (model.predict, model.transform, model.energy, model.recommend):
+        with pytest.raises(ValueError, match="a row of ratings for each user"):
+            reader(long(X))
+
+
+def test_long_tables_with_other_names_or_words_are_refused():
+    other = pd.DataFrame({"userId": [1, 2], "movieId": [1, 2], "rating": [1, 5]})
+    with pytest.raises(ValueError, match="expected user, item and rating"):
+        tiny().fit(other)
+    words = pd.DataFrame({"user": [1, 2], "item": [1, 2], "rating": ["good", "bad"]})
+    with pytest.raises(DataDomainError, match="expected numbers"):
+        tiny().fit(words)
