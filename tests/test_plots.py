@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skebm import DeepEBM, EnergyOutlierDetector
+from skebm import BernoulliRBM, DeepEBM, EnergyOutlierDetector
 from skebm.energies import Box, Constrained, Quadratic
 from skebm.partition import ImportanceSampling
 from skebm.plots import (
@@ -207,6 +207,12 @@ def test_traces_of_an_estimator_are_those_that_diagnose_reads(model):
     rows = pd.DataFrame(display.draws[-1, :, :3], columns=model.feature_names_in_)
     energy = model.energy(rows)
     np.testing.assert_allclose(energy, display.draws[-1, :, 3], rtol=1e-6, atol=1e-6)
+
+
+def test_traces_of_a_machine_come_from_its_chains():
+    rbm = BernoulliRBM(2, n_iter=1, random_state=0).fit(np.eye(4))
+    with pytest.raises(TypeError, match="from_chains"):
+        ChainTraceDisplay.from_estimator(rbm)
 
 
 def test_traces_of_chosen_columns():

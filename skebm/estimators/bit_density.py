@@ -27,6 +27,7 @@ from skebm._torch import (
 )
 from skebm.base import BaseEBM
 from skebm.energies import BernoulliUnits
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.rbm_training import split
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
@@ -149,8 +150,7 @@ class BitDensity(BaseEBM):
         """
         check_is_fitted(self)
         refuse_forked_process()
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         row = self._given_row(given or {})
         generator = make_generator(self._seed(random_state), self.device_)
         drawn = self._filled(np.repeat(row, n_samples, 0), generator)

@@ -14,6 +14,7 @@ from skebm._torch import (
     to_numpy,
 )
 from skebm.base import Fitting
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.scaling import scaled
 from skebm.estimators.sequences import flattened, flattened_labels, with_neighbors
 
@@ -143,8 +144,7 @@ class ChainReaders(ClassifierMixin, Fitting):
         list of n_samples labelings
             Each in the form of `predict`.
         """
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         u, layout = self._unaries(X)
         chain = self.energy_
         generator = make_generator(self._seed(random_state), u.device)

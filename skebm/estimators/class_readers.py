@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from skebm._labels import check_labels_seen
 from skebm._torch import refuse_forked_process
 from skebm.base import Fitting
+from skebm.estimators.draws import check_n_samples
 
 
 class ClassReaders(
@@ -162,8 +163,7 @@ class ClassReaders(
             In the units of X.
         """
         self._energy()
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         place = None if y is None else int(self._codes(np.array([y]))[0])
         return self._named(self._drawn(n_samples, place, self._seed(random_state)))
 

@@ -9,6 +9,7 @@ from skebm._check import check_rows, take_rows
 from skebm._torch import in_chunks, make_generator, refuse_forked_process, to_numpy
 from skebm.estimators.conditional_readers import ConditionalReaders
 from skebm.estimators.contexts import Given, checked_lengths, lagged
+from skebm.estimators.draws import check_n_samples
 from skebm.partition import log_partition_given
 from skebm.samplers import draw_given
 from skebm.samplers.conditional_rbm import visible_states
@@ -54,8 +55,7 @@ class ConditionalDensity(ConditionalReaders):
         """
         check_is_fitted(self)
         refuse_forked_process()
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         if context is not None and len(context) == 1:
             context = take_rows(context, np.zeros(n_samples, dtype=int))
         given = self._context.encode(context, n_samples)

@@ -22,6 +22,7 @@ from skebm.estimators.drawing import (
     mixed_chains,
     tuned,
 )
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.normalizing import in_units, log_partition_of, log_volume
 from skebm.estimators.scaling import given_columns, location_and_scale, scaled
 
@@ -67,8 +68,7 @@ class ScaledDensity(BaseEBM):
         """
         check_is_fitted(self)
         refuse_forked_process()
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         energy, base, sampler = self.energy_, self.base_, self._tuned_sampler
         names = getattr(self, "feature_names_in_", None)
         columns, values, exact = given_columns(

@@ -1,7 +1,7 @@
 """E(x) of a table's rows, turned into calibrated decisions: anomaly if E(x) > t."""
 
 import warnings
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from skebm._torch import (
 )
 from skebm.base import BaseEBM
 from skebm.energies import AnomalyEnergy
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.wrapped import (
     out_of_fold_energies,
+    refuse_temperature,
     refuse_without_energy,
     sample_wrapped,
     wrapped_energy,
@@ -66,6 +68,9 @@ class EnergyOutlierDetector(BaseEBM):
         ends in one, a fitted one in ``FrozenEstimator``; or a fitted classifier in
         ``FrozenEstimator``, whose rows in ``fit`` should be ones that it has not seen.
         None: stored patterns.
+    temperature : float, default=1.0
+        T > 0 in E = -T log sum_k exp(f_k / T) of a classifier's logits f: near 0 the
+        largest logit counts alone, above 1 all count more evenly. A density has none.
     novelty : bool, default=False
         True: the training rows are clean (one-class). False: they may hold anomalies,
         alone or in clumps. `predict` takes new rows in both cases.
@@ -156,6 +161,7 @@ class EnergyOutlierDetector(BaseEBM):
             HasMethods(["fit", "predict_proba"]),
             None,
         ],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
         "novelty": ["boolean"],
         "max_memory": [Interval(Integral, 2, None, closed="left"), None],
     }
@@ -164,6 +170,7 @@ class EnergyOutlierDetector(BaseEBM):
         self,
         estimator=None,
         *,
+        temperature=1.0,
         novelty=False,
         contamination="auto",
         max_memory=50_000,
@@ -171,6 +178,7 @@ class EnergyOutlierDetector(BaseEBM):
         random_state=None,
     ):
         self.estimator = estimator
+        self.temperature = temperature
         self.novelty = novelty
         self.contamination = contamination
         self.max_memory = max_memory
@@ -197,6 +205,8 @@ class EnergyOutlierDetector(BaseEBM):
         """
         self.__dict__.pop("explain_baseline_", None)
         self._fit_seed = self._seed()
+        if self.temperature != 1.0:
+            refuse_temperature(self.estimator)
         fit_energy = self._fit_memory if self.estimator is None else self._fit_wrapped
         training_energy = fit_energy(X)
         self._set_threshold(self._threshold(training_energy))
@@ -230,8 +240,7 @@ class EnergyOutlierDetector(BaseEBM):
             If the wrapped estimator cannot sample.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         seed = self._seed(random_state)
         if self.estimator_ is None:
             threshold = -float(self.offset_)
@@ -318,7 +327,7 @@ class EnergyOutlierDetector(BaseEBM):
     def _measure(self, rows):
         """Return E of checked rows, shape (n_samples,)."""
         if self.estimator_ is not None:
-            return wrapped_energy(self.estimator_, rows)
+            return wrapped_energy(self.estimator_, rows, self.temperature)
         refuse_forked_process()
         found = self._lookup.find(rows)
         rows = np.where(found[:, None] < 0, rows, self._lookup.rows[found])

@@ -16,6 +16,7 @@ from skebm._torch import (
 )
 from skebm.base import BaseEBM
 from skebm.estimators.drawing import diagnosis, warn_unless_mixed
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.rbm_drawing import chains_of, drawn, imputed
 from skebm.estimators.scaling import given_columns
 
@@ -140,8 +141,7 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
         """
         check_is_fitted(self)
         refuse_forked_process()
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         rows = np.repeat(self._given_row(given or {}), n_samples, 0)
         return self._decode(drawn(self.energy_, rows, self._seed(random_state)))
 

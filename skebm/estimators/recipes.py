@@ -3,11 +3,12 @@
 import math
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 from skebm._torch import make_generator
-from skebm.energies import MLP, Tilted
+from skebm.energies import MLP, Constrained, Tilted
 from skebm.estimators.bases import base_of, fitted_base, single_gaussian
 from skebm.estimators.runs import Fit
 from skebm.exceptions import NotNormalizableError
@@ -196,6 +197,7 @@ def fit_given(z, energy, objective, base, runs, validation_fraction):
     if base == "auto" and _confines_itself(energy, z.shape[1], runs.seed):
         base = None
     kind = "gaussian" if base is None else base
+    _refuse_rows_outside(energy, z)
     judge = train, held_out
     if len(z) >= N_FEWEST:
         # Also where training takes every row: a base that judged itself by the rows it
@@ -213,6 +215,18 @@ def fit_given(z, energy, objective, base, runs, validation_fraction):
         **LARGE,
     )
     return Fit(energy, law.to(runs.device), held_out, None, *history[:2])
+
+
+def _refuse_rows_outside(energy, z):
+    """Raise if a hard constraint shuts training rows out: their energy is infinite."""
+    if isinstance(energy, Constrained):
+        n_outside = int((~energy.region.contains(torch.from_numpy(z))).sum())
+        if n_outside:
+            raise ValueError(
+                f"Got {n_outside} rows outside the region of {energy!r}. It is in "
+                "scaled units, (x - location_) / scale_ with the columns' means and "
+                "standard deviations: give its bounds in these."
+            )
 
 
 def tilted(base, z, network):

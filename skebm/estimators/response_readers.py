@@ -9,6 +9,7 @@ from skebm._check import check_rows
 from skebm._torch import in_chunks, make_generator, refuse_forked_process, to_numpy
 from skebm.base import Fitting
 from skebm.energies.response_law import response_law
+from skebm.estimators.draws import check_n_samples
 from skebm.estimators.response_training import CHUNK
 from skebm.estimators.scaling import scaled
 
@@ -154,8 +155,7 @@ class ResponseReaders(RegressorMixin, Fitting):
             Draws, row by row.
         """
         x = self._rows(X)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be >= 1; got n_samples={n_samples!r}.")
+        check_n_samples(n_samples)
         generator = make_generator(self._seed(random_state), x.device)
         y = self._measure(x, lambda law: (law.draw(n_samples, generator=generator),))
         y = y * self._y_scale + self._y_location

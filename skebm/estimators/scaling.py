@@ -1,6 +1,7 @@
 """z = (x - location) / scale, without overflow, and back."""
 
 import warnings
+from numbers import Real
 
 import numpy as np
 import torch
@@ -161,7 +162,13 @@ def given_columns(given, names, location, scale):
     """
     places = {}
     for key, value in (given or {}).items():
-        places[place_of(key, names, len(scale))] = float(value)
+        place = place_of(key, names, len(scale))
+        if place in places or not isinstance(value, Real):
+            raise ValueError(
+                f"Got given={given!r}, but expected a number for each column, which is "
+                f"named once; look at {key!r}."
+            )
+        places[place] = float(value)
     if len(places) == len(scale) or not np.isfinite(list(places.values())).all():
         raise ValueError(
             f"Got given={given!r}, but expected finite values for some of the "

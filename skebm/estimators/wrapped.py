@@ -161,8 +161,23 @@ def out_of_fold_energies(estimator, rows, n_folds, seed):
         yield test, wrapped_energy(fitted, take_rows(rows, test))
 
 
-def wrapped_energy(estimator, X):
-    """Return -score_samples(X), or -log sum_k exp(f_k(X)), infinities clipped.
+def refuse_temperature(estimator):
+    """Raise if an estimator's energy has no temperature.
+
+    Parameters
+    ----------
+    estimator : estimator or None
+        None is the default energy.
+    """
+    if estimator is None or hasattr(estimator, "score_samples"):
+        raise ValueError(
+            f"Got a temperature for estimator={estimator!r}, but expected 1.0, since "
+            "only the logits of a classifier have another. Leave it out."
+        )
+
+
+def wrapped_energy(estimator, X, temperature=1.0):
+    """Return -score_samples(X), or -T log sum_k exp(f_k(X) / T), infinities clipped.
 
     Parameters
     ----------
@@ -170,6 +185,8 @@ def wrapped_energy(estimator, X):
         Fitted, with ``score_samples``, or a classifier with logits f (`class_logits`).
     X : ndarray or DataFrame of shape (n_samples, n_features)
         Rows.
+    temperature : float, default=1.0
+        T > 0, of logits alone.
 
     Returns
     -------
@@ -186,7 +203,8 @@ def wrapped_energy(estimator, X):
         energy = -np.asarray(estimator.score_samples(X), dtype=np.float64)
     else:
         method = "decision_function"
-        energy = -logsumexp(class_logits(estimator, X), axis=1)
+        logits = class_logits(estimator, X) / temperature
+        energy = -temperature * logsumexp(logits, axis=1)
     if np.isnan(energy).any():
         raise ValueError(
             f"{type(estimator).__name__}.{method} returned NaN for "

@@ -5,6 +5,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skebm._torch import make_generator, to_numpy
+from skebm.estimators.density import ScaledDensity
 from skebm.estimators.drawing import mixed_chains
 from skebm.plots.panels import axes_or_new, chosen_columns, label
 from skebm.samplers import split_rhat
@@ -80,6 +81,12 @@ class ChainTraceDisplay:
             The drawn display.
         """
         check_is_fitted(estimator)
+        if not isinstance(estimator, ScaledDensity):
+            raise TypeError(
+                f"Got {type(estimator).__name__}, but expected an estimator with a "
+                "sampler_, such as DeepEBM. Run skebm.samplers.run_chains on its "
+                "energy_, and pass the result to from_chains."
+            )
         law = estimator.energy_, estimator.base_, estimator.sampler_
         seed = estimator._seed(random_state)
         generator = make_generator(seed, estimator.device_)

@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 
 from skebm import DeepEBM
-from skebm.energies import MLP, Bowl, Gaussians, Quadratic, Tilted
+from skebm.energies import MLP, Bowl, Box, Constrained, Gaussians, Quadratic, Tilted
 from skebm.estimators.runs import Fit
 from skebm.exceptions import (
     DivergenceError,
@@ -162,6 +162,7 @@ def test_given_columns_by_name_keep_their_values():
     assert (drawn["c"] == -3).all()
     assert drawn["a"].nunique() == 5
     wrong = [({"d": 1}, "'d'"), ({0: math.nan}, "finite"), ({0: 1, 1: 1, 2: 1}, "out")]
+    wrong += [({"a": "x"}, "a number"), ({"a": 1, 0: 2}, "named once")]
     for given, message in wrong:
         with pytest.raises(ValueError, match=message):
             model.sample(given=given)
@@ -440,3 +441,10 @@ def test_the_base_is_chosen_on_other_rows_for_every_objective(objective):
     rng = np.random.default_rng(0)
     model = DeepEBM(objective=objective, max_iter=1, normalizer=None, random_state=0)
     assert len(model.fit(rng.normal(size=(300, 3))).base_.means) <= 4
+
+
+def test_rows_outside_a_constraint_are_counted():
+    U = np.random.default_rng(0).uniform(-1, 1, (300, 2))
+    region = Constrained(MLP(), Box(-1.2, 1.2))
+    with pytest.raises(ValueError, match=r"rows outside the region.*scaled units"):
+        DeepEBM(region, max_iter=1).fit(U)

@@ -414,7 +414,9 @@ def test_frozen_expert_of_other_columns_is_refused(network, columns):
     ids=repr,
 )
 def test_what_is_no_density_of_skebm_is_refused(expert, X):
-    with pytest.raises(ValueError, match=r"as the expert 'a', .* such as DeepEBM"):
+    with pytest.raises(
+        ValueError, match=r"as the expert 'a', .* or a ProductOfExperts"
+    ):
         ProductOfExperts([("a", expert)]).fit(X)
 
 

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -95,6 +96,24 @@ def test_two_logits_have_the_right_softmax_and_no_order(iris):
     f = one.decision_function(X)
     np.testing.assert_allclose(np.exp(f / 2 + e), one.predict_proba(X)[:, 1])
     np.testing.assert_allclose(expit(f), one.predict_proba(X)[:, 1])
+
+
+def test_temperature_of_logits(iris):
+    """From T = 1 on to the largest logit: T log 3 bounds the gap."""
+    X, y = iris
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    logits = model.decision_function(X)
+    for t in (0.01, 2.0):
+        found = EnergyOutlierDetector(FrozenEstimator(model), temperature=t).fit(X)
+        expected = -t * logsumexp(logits / t, axis=1)
+        np.testing.assert_allclose(found.energy(X), expected)
+    gap = logits.max(1) + EnergyOutlierDetector(
+        FrozenEstimator(model), temperature=0.01
+    ).fit(X).energy(X)
+    assert np.abs(gap).max() <= 0.01 * np.log(3) + 1e-9
+    for other in (None, GaussianMixture()):
+        with pytest.raises(ValueError, match="Got a temperature"):
+            EnergyOutlierDetector(other, temperature=2.0).fit(X)
 
 
 def test_two_gaussians_against_quadrature():
