@@ -102,10 +102,8 @@ class ChainLabeler(ChainReaders):
     -----
     One stream of 20,000 rows and three labels trains in about a second. With more than
     some 15 labels the steps of a sequence are taken one after another, at 0.1 ms per
-    step, iteration and 256 sequences: cut long streams into pieces. Cross-validation
-    takes a splitter, such as ``cv=KFold(5)``, because scikit-learn cannot stratify
-    lists. Limits: a label sees only the one before it; labels far apart meet through
-    those between.
+    step, iteration and 256 sequences: cut long streams into pieces. Limits: a
+    label sees only the one before it; labels far apart meet through those between.
 
     References
     ----------

@@ -61,7 +61,13 @@ class ClassReaders(
         if y is None:
             e = self._measure(rows, self._row_energy)
         else:
-            codes = self._codes(np.asarray(y).reshape(len(rows)))
+            y = np.asarray(y)
+            if y.shape != (len(rows),):
+                raise ValueError(
+                    f"Got y of shape {y.shape} for {len(rows)} rows. Pass a label for "
+                    "each row."
+                )
+            codes = self._codes(y)
             e = self._measure(rows, energy.class_energies)[np.arange(len(rows)), codes]
         return in_single(e)
 

@@ -208,7 +208,8 @@ class JEMClassifier(JointDensity):
         X : array-like of shape (n_samples, n_features)
             Training rows; finite numbers.
         y : array-like of shape (n_samples,)
-            Labels of two classes or more; -1, NaN or None where a row has none.
+            Labels of two classes or more; -1, NaN or None where a row has none. To
+            ``score`` and cross-validate, pass rows with labels.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weights >= 0; a weight of two is the row twice.
 

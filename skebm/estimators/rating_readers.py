@@ -1,5 +1,7 @@
 """What fitted machines of ratings tell: expectations, recommendations, tastes."""
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from scipy.sparse import issparse
@@ -115,10 +117,10 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
             If a user has fewer than n unrated items.
         """
         self._ready()
-        if not temperature >= 0 or n < 1:
+        if not isinstance(n, Integral) or not temperature >= 0 or n < 1:
             raise ValueError(
-                f"Got n={n!r}, temperature={temperature!r}, but expected n >= 1 and "
-                "temperature >= 0."
+                f"Got n={n!r}, temperature={temperature!r}, but expected an "
+                "integer n >= 1 and temperature >= 0."
             )
         expected, rated = self._all_items(user)
         if n > (~rated).sum(1).min():

@@ -1,5 +1,7 @@
 """What a fitted energy regression tells of rows and targets."""
 
+from numbers import Real
+
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
@@ -64,8 +66,11 @@ class ResponseReaders(RegressorMixin, Fitting):
             Lower and upper ends, of each target by itself.
         """
         x = self._rows(X)
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must be in (0, 1); got coverage={coverage!r}.")
+        if not isinstance(coverage, Real) or not 0 < coverage < 1:
+            raise ValueError(
+                f"coverage must be in (0, 1); got coverage={coverage!r}. Pass one "
+                "share of the rows that shall fall inside, such as 0.9."
+            )
         levels = np.array([(1 - coverage) / 2, (1 + coverage) / 2])
         levels_seen = None if self.calibration is None else self._calibrated
         return self._shaped(self._quantiles(x, levels, levels_seen))
@@ -93,7 +98,8 @@ class ResponseReaders(RegressorMixin, Fitting):
             or not np.all((levels > 0) & (levels < 1))
         ):
             raise ValueError(
-                f"quantiles must be levels in (0, 1); got quantiles={quantiles!r}."
+                f"quantiles must be levels in (0, 1); got quantiles={quantiles!r}. "
+                "Pass a list of one or more, such as [0.5]."
             )
         return self._shaped(self._quantiles(x, levels, None))
 

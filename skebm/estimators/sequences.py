@@ -91,6 +91,11 @@ def flattened(name, X):
     if getattr(X, "ndim", 0) == 3:
         X = np.asarray(X)
         n, length, width = X.shape
+        if not length:
+            raise ValueError(
+                f"Got sequences of length 0: X has shape {X.shape}, but {name} wants "
+                "(n_sequences, length, n_features) with a length of one or more."
+            )
         layout = Layout("stack", np.full(n, length))
         return _refuse_holes(name, X.reshape(n * length, width), layout)
     return X, Layout("rows", np.ones(num_samples(X), dtype=int))
@@ -125,6 +130,11 @@ def flattened_labels(y, layout):
                 f"X[{i}] has {length} rows but y[{i}] has shape {part.shape}. Pass one "
                 f"label per row: shape ({length},)."
             )
+    if len({part.dtype.kind in "OU" for part in parts}) > 1:
+        raise ValueError(
+            "Got sequences with strings and sequences with numbers as labels. Pass "
+            "labels of one kind, such as str(label)."
+        )
     return np.concatenate(parts) if parts else y
 
 
@@ -184,12 +194,19 @@ def padded(rows, codes, members, places, layout):
 def _listed(X):
     """Return the tables of a list of tables, None for anything else."""
     is_list = isinstance(X, list | tuple)
-    is_objects = isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
-    if not (is_list or is_objects) or not len(X):
+    kind = getattr(getattr(X, "dtype", None), "kind", None)
+    is_objects = kind == "O" and X.ndim == 1
+    if not (is_list or is_objects):
         return None
+    X = list(X)
+    if not X:
+        raise ValueError("Got no sequences. Pass a list of one table or more.")
     if hasattr(X[0], "columns"):
-        return list(X)
-    return [np.asarray(table) for table in X] if _width(X[0]) is not None else None
+        return X
+    is_table = hasattr(X[0], "shape") and len({np.shape(part) for part in X}) > 1
+    if is_table or _width(X[0]) is not None:
+        return [np.asarray(table) for table in X]
+    return None
 
 
 def _width(table):
@@ -216,6 +233,11 @@ def _refuse_misfits(name, tables):
             raise ValueError(
                 f"X[{i}] has {_width(table)} columns and X[0] has {_width(first)}, but "
                 f"{name} wants the same columns in every sequence. Drop or add some."
+            )
+        if (_names(table) is None) != (_names(first) is None):
+            raise ValueError(
+                f"X[{i}] is of type {type(table).__name__} and X[0] of type "
+                f"{type(first).__name__}. Pass all sequences as DataFrames, or none."
             )
         if _names(table) != _names(first):
             raise ValueError(

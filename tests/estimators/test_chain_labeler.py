@@ -322,3 +322,22 @@ def test_same_seed_same_chain_and_pickles(sequences):
     np.testing.assert_array_equal(other.energy(X, y), one.energy(X, y))
     with pytest.raises(ValueError, match="hidden_layer_sizes=array"):
         ChainLabeler(hidden_layer_sizes=np.array(4.5)).fit(X, y)
+
+
+def test_sequences_of_other_shapes_are_refused_with_advice():
+    tables, y = [np.ones((3, 2)), np.ones((2, 2))], [[0, 1, 0], [1, 0]]
+    vectors = [table[:, 0] for table in tables]
+    frames = [pd.DataFrame(tables[0]), tables[1]]
+    model = ChainLabeler()
+    for X, labels, message in (
+        (vectors, y, "Reshape it"),
+        (pd.Series(vectors), y, "Reshape it"),
+        ([], [], "no sequences"),
+        (np.empty((2, 0, 2)), [[], []], "length 0"),
+        (frames, y, "or none"),
+        (tables, [[0, 1, 0], ["a", "b"]], "of one kind"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, labels)
+    found = model.fit(pd.Series(tables), y).predict(pd.Series(tables))
+    assert [len(labels) for labels in found] == [3, 2]

@@ -268,6 +268,8 @@ def test_labels_are_compared_by_value(iris):
     assert_array_equal(model.energy(X, y), model.energy(X, y.astype(float)))
     with pytest.raises(ValueError, match="not in fit"):
         model.energy(X[:1], ["1"])
+    with pytest.raises(ValueError, match="a label for each row"):
+        model.energy(X, y[:5])
 
 
 def test_draws_of_an_energy_without_an_integral_are_refused(iris):
