@@ -326,3 +326,9 @@ def test_a_row_reads_the_same_in_any_batch():
         values = getattr(model, reader)(X)
         np.testing.assert_array_equal(getattr(model, reader)(X[order]), values[order])
         np.testing.assert_array_equal(getattr(model, reader)(X[7:8]), values[7:8])
+
+
+def test_the_mode_of_several_targets_is_refused_before_training():
+    X, y = linear(30)
+    with pytest.raises(ValueError, match="the mode is that of one"):
+        tiny(prediction="mode").fit(X, np.stack([y, y], 1))

@@ -496,3 +496,13 @@ def test_langevin_training_of_digits_never_diverges():
         assert np.median(model.energy(noise)) > np.quantile(model.energy(B), 0.9)
     assert min(scores) >= 0.955
     assert np.mean(scores) >= 0.965
+
+
+def test_missing_strings_of_pandas_are_no_labels(iris):
+    X, y = iris
+    names = pd.Series(np.array(["a", "b", "c"])[y]).astype("string")
+    names[::2] = pd.NA
+    model = JEMClassifier(**QUICK).fit(X, names)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    same = JEMClassifier(**QUICK).fit(X, np.where(np.arange(150) % 2, y, -1))
+    assert_array_equal(model.predict_proba(X), same.predict_proba(X))
