@@ -65,10 +65,8 @@ class GraphedSteps:
 
     Attributes
     ----------
-    state : ChainState
-        Where the chains are now.
-    acceptance : Tensor of shape (n,)
-        Sum of the acceptance probabilities of all steps since the capture.
+    state, acceptance : ChainState, Tensor of shape (n,)
+        Those of `Steps`, since the capture.
     """
 
     def __init__(self, steps: Steps, capture: Capture) -> None:
