@@ -19,8 +19,6 @@ from sklearn.model_selection import (
     train_test_split,
 )
 from sklearn.neighbors import KernelDensity
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from skebm import EnergyOutlierDetector, JEMClassifier
@@ -463,23 +461,30 @@ def test_interrupted_fit_is_finished(iris, monkeypatch):
     assert model.temperature_ == 1.0
 
 
+HARD_SPLIT = pytest.mark.xfail(
+    strict=True, reason="one split: .827, as logistic regression; the median is .96"
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "load", [load_digits, load_wine, load_breast_cancer, load_iris]
+    "load",
+    [
+        load_digits,
+        load_wine,
+        load_breast_cancer,
+        pytest.param(load_iris, marks=HARD_SPLIT),
+    ],
 )
 def test_hundred_seeds_never_diverge(load):
-    """A split may be hard for any model: then about as good as logistic regression."""
     X, y = load(return_X_y=True)
-    linear = make_pipeline(StandardScaler(), LogisticRegression())
-    scores, theirs = [], []
+    scores = []
     for seed in range(100):
         A, B, a, b = train_test_split(
             X, y, test_size=0.5, stratify=y, random_state=seed
         )
         scores.append(JEMClassifier(random_state=seed).fit(A, a).score(B, b))
-        theirs.append(linear.fit(A, a).score(B, b))
-    usual = np.minimum(np.median(scores) - 0.05, np.array(theirs) - 0.02)
-    assert np.all(np.array(scores) >= usual)
+    assert min(scores) >= np.median(scores) - 0.05
 
 
 @pytest.mark.slow
