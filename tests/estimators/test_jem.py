@@ -487,20 +487,33 @@ def test_hundred_seeds_never_diverge(load):
     assert min(scores) >= np.median(scores) - 0.05
 
 
-@pytest.mark.slow
-def test_langevin_training_of_digits_never_diverges():
+@pytest.fixture(scope="module")
+def langevin():
+    """Accuracy on 20 splits, and by how much uniform noise lies above the rows."""
     X, y = load_digits(return_X_y=True)
-    scores = []
+    found = []
     for seed in range(20):
         A, B, a, b = train_test_split(
             X, y, test_size=0.5, stratify=y, random_state=seed
         )
         model = JEMClassifier(generative="network", random_state=seed).fit(A, a)
-        scores.append(model.score(B, b))
         noise = np.random.default_rng(seed).uniform(0, 16, B.shape)
-        assert np.median(model.energy(noise)) > np.quantile(model.energy(B), 0.9)
-    assert min(scores) >= 0.955
-    assert np.mean(scores) >= 0.965
+        gap = np.median(model.energy(noise)) - np.quantile(model.energy(B), 0.9)
+        found.append((model.score(B, b), gap))
+    return np.array(found).T
+
+
+@pytest.mark.slow
+def test_langevin_training_of_digits_never_diverges(langevin):
+    scores, gaps = langevin
+    assert np.mean(scores) >= 0.97
+    assert min(gaps) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="the mean is .974, the worst seed .967")
+def test_langevin_training_reaches_97_percent_with_every_seed(langevin):
+    assert min(langevin[0]) >= 0.97
 
 
 def test_missing_strings_of_pandas_are_no_labels(iris):
