@@ -239,8 +239,8 @@ class JointPatterns(JointEnergy):
     """The density of stored patterns with the labels of a network.
 
     E(x) = -log q(x), normalised whatever the network says, and
-    s_y(x) = a log (exp(b_y(x)) / q(x)) + g_y(x), with b_y and q = sum_y exp(b_y) of
-    `ClassPatterns`.
+    s_y(x) = a log (exp(b_y(x)) / q(x)) + v_y'x + u_y + g_y(x), with b_y and
+    q = sum_y exp(b_y) of `ClassPatterns`, and v and u fixed: zero until `start_at`.
 
     Parameters
     ----------
@@ -253,6 +253,8 @@ class JointPatterns(JointEnergy):
     ----------
     trust : Parameter of shape ()
         a: neighbours in many columns are surer than they should be.
+    slope, intercept : Tensor of shape (n_classes, d), Tensor of shape (n_classes,)
+        v and u.
 
     References
     ----------
@@ -275,6 +277,8 @@ class JointPatterns(JointEnergy):
 
     logits: Logits
     trust: nn.Parameter
+    slope: Tensor
+    intercept: Tensor
 
     def __init__(
         self, patterns: ClassPatterns, backbone: FeatureEnergy | None = None
@@ -288,7 +292,26 @@ class JointPatterns(JointEnergy):
         self.logits = Logits(self.backbone, self.patterns.log_weights.shape[1])
         self.logits.build(n_features, generator=generator)
         self.trust = nn.Parameter(torch.full_like(self.logits.temperature, 0.3))
+        weight = self.logits.last.weight.detach()
+        self.register_buffer("slope", torch.zeros_like(weight[:, :n_features]))
+        self.register_buffer("intercept", torch.zeros_like(weight[:, 0]))
         return self
+
+    def start_at(self, slope: Tensor, intercept: Tensor, trust: float) -> None:
+        """Set v and u, and the a at which training starts.
+
+        Parameters
+        ----------
+        slope : Tensor of shape (n_classes, d)
+            v.
+        intercept : Tensor of shape (n_classes,)
+            u.
+        trust : float
+            a.
+        """
+        self.slope.copy_(slope)
+        self.intercept.copy_(intercept)
+        self.trust.data.fill_(trust)
 
     @property
     def network(self) -> Logits:
@@ -312,7 +335,8 @@ class JointPatterns(JointEnergy):
 
     def _voted(self, x: Tensor, b: Tensor) -> Tensor:
         """Return s from log p(x, y)."""
-        s: Tensor = self.trust * b.log_softmax(1) + self.logits(x)
+        known = self.trust * b.log_softmax(1) + x @ self.slope.T + self.intercept
+        s: Tensor = known + self.logits(x)
         return s
 
     def log_partition(self, temperature: float = 1.0) -> float | None:

@@ -19,8 +19,9 @@ class JEMClassifier(JointDensity):
     E(x, y) = E(x) - log p(y | x), so E(x) = -log sum_y exp(-E(x, y)): one function
     tells both. By default p(x) is the density of the stored training rows,
     q(x) = sum_y exp(b_y(x)) with b_y(x) = log (1/n) sum_{i: y_i = y} N(x; x_i, h^2 I),
-    and p(y | x) = softmax_y((a log (exp(b_y(x)) / q(x)) + g_y(x)) / T) with the logits
-    g of a network: neighbours and network vote. Then Z = 1, and training is that of a
+    and p(y | x) = softmax_y((a log (exp(b_y(x)) / q(x)) + d_y(x) + g_y(x)) / T) with
+    a share d of a linear discriminant, in closed form, and the logits g of a network:
+    neighbours, discriminant and network vote. Then Z = 1, and training is that of a
     classifier. T is calibrated on rows left out of the fit.
 
     Parameters

@@ -10,12 +10,10 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from skebm._torch import make_generator
 from skebm.energies import ClassPatterns, JointNetwork, JointPatterns, JointTilted
 from skebm.estimators.bases import base_of, fitted_base
+from skebm.estimators.label_start import label_start
 from skebm.estimators.partial_labels import label_shares
 from skebm.estimators.recipes import LEAST_REACH
-from skebm.estimators.temperatures import (
-    consistent_temperature,
-    likeliest_temperature,
-)
+from skebm.estimators.temperatures import consistent_temperature
 from skebm.objectives import JointLikelihood
 from skebm.trainer import Trainer
 
@@ -28,8 +26,8 @@ LEAST_EPOCHS = 10
 ONE_EPOCH = {"max_iter": 1, "schedule": "constant", "n_warmup_steps": 0}
 """Of training on a part of a stream."""
 
-TRUST, MOST_TRUST = 0.4, 0.3
-"""Share of the likeliest a at which training starts, and the largest start."""
+LEAST_LOG_P = -1e4
+"""Of a label by the patterns: a class may have no pattern but a row's own."""
 
 HELD_OUT = 0.1
 """Share of the labelled rows that early stopping looks at."""
@@ -219,7 +217,7 @@ class JointRecipe:
         energy, given = self._energy(rows, shares), None
         if self._n_given:
             given = energy.patterns.left_out()
-            self._trust(energy, rows, given)
+            self._start(energy, rows, given)
         return energy, *self._training_rows(energy, rows, shares, given)
 
     def _training_rows(self, energy, rows, shares, given):
@@ -280,17 +278,18 @@ class JointRecipe:
                 energy = self._tilted(rows.z, energy)
         return energy.build(z.shape[1], generator=generator).to(self.device)
 
-    def _trust(self, energy, rows, given):
-        """Start a at less than what makes labels likeliest by the patterns alone.
-
-        From there the network learns what the patterns do not tell; from the whole of
-        it, it would learn their rare errors by heart.
-        """
-        known = rows.codes >= 0
-        log_p = given.log_softmax(1).cpu()[torch.from_numpy(known)]
-        weights = rows.weights[known] * self.factors[rows.codes[known]]
-        temperature = likeliest_temperature(log_p, rows.codes[known], weights)
-        energy.trust.data.fill_(min(MOST_TRUST, TRUST / temperature))
+    def _start(self, energy, rows, given):
+        """Set what the labelled rows tell before training."""
+        known = (rows.codes >= 0) & (self.factors[rows.codes] > 0)
+        if not known.any():
+            return
+        log_p = given.log_softmax(1)[torch.from_numpy(known)].double()
+        log_p = log_p.clamp(min=LEAST_LOG_P).cpu().numpy()
+        rows = rows.take(known)
+        rows = rows._replace(weights=rows.weights * self.factors[rows.codes])
+        start = label_start(rows, log_p, self.seed)
+        slope, intercept = map(torch.from_numpy, (start.slope, start.intercept))
+        energy.start_at(slope, intercept, start.trust)
 
     def _tilted(self, z, network):
         """Return a base of the rows, tilted by a network."""

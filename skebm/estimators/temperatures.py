@@ -3,7 +3,7 @@
 import math
 
 import torch
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq
 
 HOTTEST = 20.0
 """Largest temperature; the smallest is its inverse."""
@@ -48,36 +48,3 @@ def consistent_temperature(scores, codes, weights):
     if _excess(bound) >= 0:
         return HOTTEST
     return math.exp(brentq(_excess, -bound, bound))
-
-
-def likeliest_temperature(scores, codes, weights):
-    """Return the T in [1/20, 20] at which labels are likeliest.
-
-    Parameters
-    ----------
-    scores : Tensor of shape (n, n_classes)
-        s: p(y | x) = softmax_y(s_y / T).
-    codes : ndarray of shape (n,)
-        Places of the labels.
-    weights : ndarray of shape (n,)
-        Weights >= 0.
-
-    Returns
-    -------
-    float
-        T.
-
-    References
-    ----------
-    .. [1] Guo, Pleiss, Sun, Weinberger (2017), On calibration of modern neural
-       networks, ICML.
-    """
-    y, w = torch.from_numpy(codes)[:, None], torch.from_numpy(weights)
-
-    def _loss(log_t):
-        log_p = (scores / math.exp(log_t)).log_softmax(1)
-        return -float((w * log_p.gather(1, y)[:, 0]).sum())
-
-    bound = math.log(HOTTEST)
-    found = minimize_scalar(_loss, bounds=(-bound, bound), method="bounded")
-    return math.exp(found.x)

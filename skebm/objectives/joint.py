@@ -141,12 +141,6 @@ class JointLikelihood(Objective):
         return rows[:, :d], given, rows[:, -k:]
 
 
-def _squares(energy: JointEnergy) -> Tensor:
-    """Return the sum of squares of the weights, intercepts left out, shape ()."""
-    weights = [w for w in energy.parameters() if w.requires_grad and w.ndim > 1]
-    return torch.stack([w.square().sum() for w in weights]).sum()
-
-
 def _checked(energy: Energy) -> JointEnergy:
     """Return an energy of rows and labels; raise for any other."""
     if not isinstance(energy, JointEnergy):
