@@ -194,6 +194,7 @@ class ChainLabeler(ChainReaders):
         self.__dict__.pop("energy_", None)
         table, layout = flattened(type(self).__name__, X)
         rows, labels = check_labelled(self, table, flattened_labels(y, layout))
+        self._fitted_to_rows = layout.form == "rows"
         refuse_forked_process()
         sizes = self.hidden_layer_sizes
         hidden = layer_sizes(sizes) if np.size(sizes) else ()

@@ -181,6 +181,11 @@ class ChainReaders(ClassifierMixin, Fitting):
         refuse_forked_process()
         table, layout = flattened(type(self).__name__, X)
         rows = check_units(self, table, reset=False, allow_nan=False)
+        if layout.form == "rows" and not self._fitted_to_rows:
+            raise ValueError(
+                f"Got one table of {len(rows)} rows, but fit saw sequences. Pass [X] "
+                "for one sequence, or X[:, None] for sequences of one row each."
+            )
         x = torch.from_numpy(self._features(rows, layout)).to(self.device_)
         network = self.energy_.network
         with torch.inference_mode():

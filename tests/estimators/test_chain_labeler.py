@@ -341,3 +341,16 @@ def test_sequences_of_other_shapes_are_refused_with_advice():
             model.fit(X, labels)
     found = model.fit(pd.Series(tables), y).predict(pd.Series(tables))
     assert [len(labels) for labels in found] == [3, 2]
+
+
+def test_a_bare_table_is_no_sequence():
+    """It would be read as rows that have no neighbours."""
+    rng = np.random.default_rng(0)
+    X = [rng.normal(size=(5, 2)) for _ in range(10)]
+    model = ChainLabeler().fit(X, [(x[:, 0] > 0).astype(int) for x in X])
+    with pytest.raises(ValueError, match=r"one table of 5 rows.*Pass \[X\]"):
+        model.predict(X[0])
+    assert model.predict(X[0][:, None]).shape == (5, 1)
+    rows = np.concatenate(X)
+    model.fit(rows, (rows[:, 0] > 0).astype(int))
+    assert model.predict(X[0]).shape == (5,)
