@@ -9,9 +9,12 @@ from skebm._check import check_rows, take_rows
 from skebm._torch import in_chunks, make_generator, refuse_forked_process, to_numpy
 from skebm.estimators.conditional_readers import ConditionalReaders
 from skebm.estimators.contexts import Given, checked_lengths, lagged
+from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.draws import check_n_samples
+from skebm.estimators.rbm_drawing import chains_of
+from skebm.estimators.scaling import given_columns
 from skebm.partition import log_partition_given
-from skebm.samplers import draw_given
+from skebm.samplers import draw_given, draw_missing
 from skebm.samplers.conditional_rbm import visible_states
 
 CHUNK = 256
@@ -25,7 +28,9 @@ class ConditionalDensity(ConditionalReaders):
     sequence has none), and the scaled context.
     """
 
-    def sample(self, n_samples=1, *, context=None, prefix=None, random_state=None):
+    def sample(
+        self, n_samples=1, *, given=None, context=None, prefix=None, random_state=None
+    ):
         """Draw new rows.
 
         With ``n_lags=0`` the rows are drawn each from its context. Else they are one
@@ -35,6 +40,9 @@ class ConditionalDensity(ConditionalReaders):
         ----------
         n_samples : int, default=1
             Number of rows, >= 1.
+        given : dict or None, default=None
+            Column (name or place) to value, the same in every row: the other columns
+            are drawn given these too.
         context : array-like of shape (n_samples or 1, n_context) or None, default=None
             Given features of each row, or of all of them.
         prefix : array-like of shape (n_before, n_features) or None, default=None
@@ -50,30 +58,69 @@ class ConditionalDensity(ConditionalReaders):
         Raises
         ------
         ValueError
-            If n_samples < 1, a prefix comes with ``n_lags=0``, or the context is not
-            that of ``fit``.
+            If n_samples < 1, a prefix comes with ``n_lags=0``, the context is not that
+            of ``fit``, or ``given`` names an unknown or every column.
         """
         check_is_fitted(self)
         refuse_forked_process()
         check_n_samples(n_samples)
         if context is not None and len(context) == 1:
             context = take_rows(context, np.zeros(n_samples, dtype=int))
-        given = self._context.encode(context, n_samples)
+        places, exact, row = self._given_row(given)
+        contexts = self._context.encode(context, n_samples)
         generator = make_generator(self._seed(random_state), self.device_)
         if not self.n_lags:
-            if prefix is not None:
-                raise ValueError(
-                    "Got a prefix with n_lags=0, where no row depends on the rows "
-                    "before it. Pass n_lags=1 or more, or leave it out."
-                )
-            return self._named(self._columns.decode(self._drawn(given, generator)))
-        past = self._latest(prefix)
-        rows = []
-        for row in given:
-            before = np.concatenate([past.ravel(), row])[None]
-            rows.append(self._drawn(before, generator))
-            past = np.concatenate([rows[-1], past[:-1]])
-        return self._named(self._columns.decode(np.concatenate(rows)))
+            self._refuse_prefix(prefix)
+            found = self._drawn(contexts, row, generator)
+        else:
+            found = self._sequence(contexts, prefix, row, generator)
+        rows = self._columns.decode(found)
+        rows[:, places] = exact
+        return self._named(rows)
+
+    def diagnose(self, n_draws=200, *, context=None, prefix=None, random_state=None):
+        """Run 64 chains of block Gibbs in one context and tell whether they mix.
+
+        Parameters
+        ----------
+        n_draws : int, default=200
+            Draws of each chain, >= 4.
+        context : array-like of shape (1, n_context) or None, default=None
+            Given features of the row.
+        prefix : array-like of shape (n_before, n_features) or None, default=None
+            Rows before it; None starts a sequence.
+        random_state : int, RandomState or None, default=None
+            Seed of the chains; None takes the estimator's.
+
+        Returns
+        -------
+        DataFrame of shape (n_features + 1, 6)
+            One line per column and one for the energy; see `DeepEBM.diagnose`.
+            ``energy_gap`` is NaN: the rows of the data have other contexts.
+
+        Raises
+        ------
+        ValueError
+            As in `sample`.
+
+        Warns
+        -----
+        NotMixedWarning
+            If the largest R-hat is above 1.05.
+        """
+        check_is_fitted(self)
+        refuse_forked_process()
+        before = self._context.encode(context, 1)
+        if self.n_lags:
+            before = np.concatenate([self._latest(prefix).ravel()[None], before], 1)
+        else:
+            self._refuse_prefix(prefix)
+        rbm = self.energy_.at(self._features(before)[0])
+        chains = chains_of(rbm, n_draws, self._seed(random_state))
+        warn_unless_mixed(chains)
+        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
+        columns = self._columns
+        return diagnosis(chains, np.nan, columns.location, columns.scale, names)
 
     def next_probabilities(self, X=None, context=None, lengths=None):
         """Return the probabilities of the row that comes next.
@@ -144,11 +191,50 @@ class ConditionalDensity(ConditionalReaders):
             found[: len(last)] = last
         return found
 
-    def _drawn(self, before, generator):
-        """Return values of the units drawn given lags and contexts, shape (n, d)."""
+    def _refuse_prefix(self, prefix):
+        """Raise where rows before the first tell nothing."""
+        if prefix is not None:
+            raise ValueError(
+                "Got a prefix with n_lags=0, where no row depends on the rows before "
+                "it. Pass n_lags=1 or more, or leave it out."
+            )
+
+    def _given_row(self, given):
+        """Return places, values and one row of the units, NaN where nothing is given.
+
+        Shapes (k,), (k,) and (1, d).
+        """
+        d = self.n_features_in_
+        names = getattr(self, "feature_names_in_", None)
+        places, _, exact = given_columns(given, names, np.zeros(d), np.ones(d))
+        row = np.zeros((1, d))
+        row[0, places] = exact
+        row = self._columns.encode(row, type(self).__name__)
+        row[0, np.delete(np.arange(d), places)] = np.nan
+        return list(places), list(exact), row
+
+    def _sequence(self, contexts, prefix, row, generator):
+        """Return values of the units, each row drawn given those before it, (n, d)."""
+        past, rows = self._latest(prefix), []
+        for context in contexts:
+            before = np.concatenate([past.ravel(), context])[None]
+            rows.append(self._drawn(before, row, generator))
+            past = np.concatenate([rows[-1], past[:-1]])
+        return np.concatenate(rows)
+
+    def _drawn(self, before, row, generator):
+        """Return values of the units given lags, contexts and a partial row, (n, d)."""
         with torch.no_grad():
             u = self._features(before)
-            return to_numpy(draw_given(self.energy_, u, generator=generator))
+            if np.isnan(row).all():
+                return to_numpy(draw_given(self.energy_, u, generator=generator))
+            contexts, place = _distinct(u)
+            rows = torch.from_numpy(row).to(u).repeat(len(u), 1)
+            for k, context in enumerate(contexts):
+                own = place == k
+                machine = self.energy_.at(context)
+                rows[own] = draw_missing(machine, rows[own], generator=generator)
+        return to_numpy(rows)
 
     def _rows(self, X):
         """Return wide rows, checked against ``fit``; takes a `Given` or X alone."""
@@ -210,12 +296,16 @@ class ConditionalDensity(ConditionalReaders):
 
     def _log_partition(self, u):
         """Return log Z(u), shape (n,), each context once."""
-        if not u.shape[1]:
-            one = log_partition_given(self.energy_, u[:1], seed=self._fit_seed)
-            return one.expand(len(u))
-        contexts, place = torch.unique(u, dim=0, return_inverse=True)
+        contexts, place = _distinct(u)
         return log_partition_given(self.energy_, contexts, seed=self._fit_seed)[place]
 
     def _calibration_rows(self, rows):
         """Training rows are not kept, so no row is known to be one."""
         return np.zeros(len(rows), dtype=bool)
+
+
+def _distinct(u):
+    """Return the distinct contexts, and the place of each row's among them."""
+    if not u.shape[1]:
+        return u[:1], torch.zeros(len(u), dtype=torch.long, device=u.device)
+    return torch.unique(u, dim=0, return_inverse=True)

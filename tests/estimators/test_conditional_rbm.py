@@ -1,5 +1,7 @@
 """ConditionalRBM: Markov chains, regressions, sequences, and what is refused."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ from skebm.energies import (
     GaussianUnits,
     MixedUnits,
 )
-from skebm.exceptions import DataDomainError
+from skebm.exceptions import DataDomainError, NotMixedWarning
 
 TRANSITIONS = np.array([[0.8, 0.15, 0.05], [0.1, 0.2, 0.7], [0.3, 0.6, 0.1]])
 RARE = np.array([[0.7, 0.299, 0.001], [0.001, 0.7, 0.299], [0.299, 0.001, 0.7]])
@@ -381,3 +383,60 @@ def test_annealed_machines_score_and_calibrate(rng):
     assert len(model.calibration_energy_) == 200
     assert model.score(X) == pytest.approx(-14 * np.log(2), abs=0.2)
     assert model.sample(5).shape == (5, 14)
+
+
+@pytest.fixture(scope="module")
+def three_bits():
+    """Bits that lean on each other and on a context, with every state of them."""
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(3000, 1))
+    first = rng.random(3000) < 1 / (1 + np.exp(-u[:, 0]))
+    second = rng.random(3000) < np.where(first, 0.8, 0.3)
+    third = rng.random(3000) < np.where(second, 0.2, 0.7)
+    X = np.column_stack([first, second, third]).astype(float)
+    model = ConditionalRBM(0, units="bernoulli", n_iter=30, random_state=0)
+    states = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T
+    return model.fit(X, context=u), states.astype(float)
+
+
+@pytest.mark.parametrize("where", [-1.0, 1.5])
+def test_given_columns_draw_the_others_from_their_conditional(three_bits, where):
+    """Enumerated: p(v | v_1 = 1; u)."""
+    model, states = three_bits
+    p = np.exp(model.score_samples(states, context=np.full((8, 1), where)))
+    assert p.sum() == pytest.approx(1.0, abs=1e-6)
+    fits = states[:, 1] == 1
+    expected = p[fits] @ states[fits] / p[fits].sum()
+    drawn = model.sample(6000, given={1: 1}, context=[[where]])
+    np.testing.assert_allclose(drawn.mean(0), expected, atol=0.03)
+
+
+def test_given_columns_hold_in_sequences_and_contexts_of_their_own(three_bits, rng):
+    model, _ = three_bits
+    u = np.repeat([[-3.0], [3.0]], 400, axis=0)
+    drawn = model.sample(800, given={2: 0}, context=u)
+    assert not drawn[:, 2].any()
+    assert drawn[400:, 0].mean() > drawn[:400, 0].mean() + 0.4
+    X = np.column_stack([rng.integers(0, 2, 300), rng.normal(5, 2, 300)])
+    units = MixedUnits([(BernoulliUnits(), 1), (GaussianUnits(), 1)])
+    lagged = ConditionalRBM(1, units=units, n_iter=2, random_state=0).fit(X)
+    for value in (0.1, 6.5, 7.3):
+        assert (lagged.sample(5, given={1: value})[:, 1] == value).all()
+    with pytest.raises(ValueError, match="expected finite values for some"):
+        lagged.sample(given={0: 1, 1: 2.0})
+
+
+def test_diagnosis_has_the_moments_of_one_context(three_bits, fitted):
+    model, states = three_bits
+    p = np.exp(model.score_samples(states, context=np.full((8, 1), 0.7)))
+    table = model.diagnose(400, context=[[0.7]])
+    assert table.index.tolist() == [0, 1, 2, "energy"]
+    np.testing.assert_allclose(table["mean"][:3].to_numpy(float), p @ states, atol=0.03)
+    assert table["rhat"].max() < 1.05
+    mean = TRANSITIONS @ np.arange(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotMixedWarning)
+        after = fitted.diagnose(prefix=[[1]])["mean"].iloc[0]
+    assert after == pytest.approx(mean[1], abs=0.15)
+    with pytest.raises(ValueError, match="Got a prefix with n_lags=0"):
+        model.diagnose(prefix=[[1, 0, 1]], context=[[0.0]])

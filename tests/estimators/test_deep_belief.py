@@ -1,6 +1,7 @@
 """DeepBeliefNetwork: bounds against sums over all states, digits."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -162,3 +163,18 @@ def test_probe_of_digits_is_at_least_that_of_raw_pixels():
     assert features > 0.93
     # 16 hidden bits alone reach about -18.1.
     assert network.score(X[test]) > -17.3
+
+
+def test_diagnosis_is_that_of_the_top_machine(fitted, rows):
+    """Against the sum over its states; with one layer, of the columns."""
+    top = fitted.energy_.top
+    states = bits(5)
+    with torch.no_grad():
+        p = (-top(states)).softmax(0)
+    table = fitted.diagnose(400)
+    assert table.index.tolist() == [*(f"hidden{j}" for j in range(5)), "energy"]
+    expected = (p @ states).numpy()
+    np.testing.assert_allclose(table["mean"][:5].to_numpy(float), expected, atol=0.04)
+    frame = pd.DataFrame(rows, columns=list("abcdef"))
+    single = DeepBeliefNetwork(4, n_iter=2, random_state=0).fit(frame)
+    assert single.diagnose(20).index.tolist() == [*"abcdef", "energy"]
