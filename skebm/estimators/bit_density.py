@@ -28,9 +28,10 @@ from skebm._torch import (
 from skebm.base import BaseEBM
 from skebm.energies import BernoulliUnits
 from skebm.estimators.draws import check_n_samples
-from skebm.estimators.rbm_training import split
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
+from skebm.estimators.splits import split_rows
+from skebm.estimators.weighting import counted, of_some_weight
 from skebm.exceptions import InterruptedFitWarning
 from skebm.partition import Normalizer
 
@@ -80,7 +81,7 @@ class BitDensity(BaseEBM):
 
     @with_callbacks
     @fit_context
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Train the machine, find log Z, and set the threshold.
 
         Parameters
@@ -89,21 +90,22 @@ class BitDensity(BaseEBM):
             Training rows, complete.
         y : Ignored
             For scikit-learn's signature.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How often each row counts, >= 0; None is once. Whole numbers are the row as
+            often; of others only the ratios matter.
 
         Returns
         -------
         self : BitDensity
             The fitted estimator.
         """
-        self.__dict__.pop("explain_baseline_", None)
-        x = self._encode(X, reset=True)
-        refuse_few(self, len(x))
-        refuse_forked_process()
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        table = self._begin(X, sample_weight)
         self._begin_tasks(3)
+        x = table.rows
         seen, held_out = np.arange(len(x)), np.arange(len(x))
         if self.early_stopping:
-            seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
+            fraction = self.validation_fraction
+            seen, held_out = split_rows(table, fraction, self._fit_seed)
         rows = self._tensor(x).float()
         valid = rows[torch.from_numpy(held_out)] if self.early_stopping else None
         if self._train(rows[torch.from_numpy(seen)], valid):
@@ -119,7 +121,9 @@ class BitDensity(BaseEBM):
         self._end_task("normalizer")
         training = self._measure(x)
         self._warn_if_worse(rows, training)
-        self.calibration_energy_ = np.sort(training[held_out])
+        # One of so many copies: p-values count observations.
+        known = np.sort(training[held_out])
+        self.calibration_energy_ = known[table.copies // 2 :: table.copies]
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
         self._end_task("calibration")
@@ -155,6 +159,17 @@ class BitDensity(BaseEBM):
         generator = make_generator(self._seed(random_state), self.device_)
         drawn = self._filled(np.repeat(row, n_samples, 0), generator)
         return self._named(drawn)
+
+    def _begin(self, X, sample_weight):
+        """Forget the last fit; return the counted encoded rows; set device and seed."""
+        self.__dict__.pop("explain_baseline_", None)
+        X, sample_weight = of_some_weight(X, sample_weight)
+        x = self._encode(X, reset=True)
+        refuse_few(self, len(x))
+        table = counted(x, sample_weight)
+        refuse_forked_process()
+        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        return table
 
     def _normalize(self, rows):
         """Set log Z, its interval and its effective sample size."""

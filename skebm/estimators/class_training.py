@@ -5,7 +5,8 @@ import math
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import PATIENCE, RBMRun, split
+from skebm.estimators.rbm_training import PATIENCE, RBMRun
+from skebm.estimators.splits import split_rows
 from skebm.objectives import ClassLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
 
@@ -28,14 +29,14 @@ N_LOOKS = 40
 """Looks at held-out rows in a whole training."""
 
 
-def train_classifier(rbm, rows, params, seed):
+def train_classifier(rbm, table, params, seed):
     """Train a machine in place.
 
     Parameters
     ----------
     rbm : ClassRBM
         Built, on its device.
-    rows : Tensor of shape (n, d + 1)
+    table : Counted
         Training rows, the codes of their labels last.
     params : dict
         Parameters of `RBMClassifier`.
@@ -47,9 +48,10 @@ def train_classifier(rbm, rows, params, seed):
     History
         Of the run.
     """
+    rows = torch.from_numpy(table.rows).to(rbm.weight.device, torch.float32)
     x, x_valid = rows, None
     if params["early_stopping"]:
-        places = split(len(rows), params["validation_fraction"], seed)
+        places = split_rows(table, params["validation_fraction"], seed)
         x, x_valid = (rows[torch.from_numpy(p).to(rows.device)] for p in places)
     if params["training"] == "generative":
         run = RBMRun(rbm, RBMLikelihood(), _named_as_in_rbm(params), seed)

@@ -22,7 +22,7 @@ from skebm.energies import ContextRBM, Units
 from skebm.estimators.choices import CONDITIONAL_OBJECTIVES, resolve
 from skebm.estimators.conditional_density import ConditionalDensity
 from skebm.estimators.contexts import ContextColumns, Given, VisibleColumns
-from skebm.estimators.rbm_training import split
+from skebm.estimators.splits import split
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import ConditionalLikelihood
 from skebm.samplers.conditional_rbm import listed_states

@@ -218,7 +218,7 @@ class DeepEBM(EnergyParameter, ScaledDensity):
 
     @with_callbacks
     @fit_context
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Train the energy, estimate log Z, and set the threshold.
 
         Parameters
@@ -227,27 +227,30 @@ class DeepEBM(EnergyParameter, ScaledDensity):
             Training rows, at least two; finite numbers.
         y : Ignored
             For scikit-learn's signature.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How often each row counts, >= 0; None is once. Whole numbers are the row as
+            often; of others only the ratios matter.
 
         Returns
         -------
         self : DeepEBM
             The fitted estimator.
         """
-        x = self._begin(X)
+        table = self._begin(X, sample_weight)
         self._begin_tasks(3)
-        fit = self._train(x)
+        fit = self._train(table)
         self._end_task("training")
         self._normalize(fit)
         self._end_task("normalizer")
-        self._finish(x, fit)
+        self._finish(table, fit)
         self._end_task("calibration")
         return self._end_tasks()
 
-    def _train(self, x):
+    def _train(self, table):
         """Return the trained energy of the rows and how it was trained."""
         runs = Runs(self.get_params(False), torch.device(self.device_), self._fit_seed)
         fit = train(
-            scaled(x, self.location_, self.scale_),
+            table._replace(rows=scaled(table.rows, self.location_, self.scale_)),
             None if self._energy == "auto" else resolve(self._energy, ENERGIES),
             None if self.objective == "auto" else resolve(self.objective, OBJECTIVES),
             self.base,

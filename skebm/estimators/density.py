@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import check_rows
+from skebm._check import check_rows, refuse_few
 from skebm._torch import (
     in_chunks,
     make_generator,
@@ -25,6 +25,7 @@ from skebm.estimators.drawing import (
 from skebm.estimators.draws import check_n_samples
 from skebm.estimators.normalizing import in_units, log_partition_of, log_volume
 from skebm.estimators.scaling import given_columns, location_and_scale, scaled
+from skebm.estimators.weighting import counted
 
 CHUNK = 1024, 128
 """Rows per chunk of `energy`, up to 64 columns and beyond."""
@@ -119,14 +120,18 @@ class ScaledDensity(BaseEBM):
         names = getattr(self, "feature_names_in_", range(self.n_features_in_))
         return diagnosis(chains, gap, self.location_, self.scale_, names)
 
-    def _begin(self, X):
-        """Forget the last fit; return X checked; set device, seed and scale."""
+    def _begin(self, X, sample_weight=None):
+        """Forget the last fit; return X checked and counted; set device and scale."""
         self.__dict__.pop("explain_baseline_", None)
-        x = check_rows(self, X, reset=True)
+        table = counted(check_rows(self, X, reset=True), sample_weight)
+        refuse_few(self, len(table.rows))
+        chosen = self._chosen_normalizer()
+        if chosen is not None:
+            chosen.check_columns(table.rows.shape[1])
         refuse_forked_process()
         self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
-        self.location_, self.scale_ = location_and_scale(x)
-        return x
+        self.location_, self.scale_ = location_and_scale(table.rows)
+        return table
 
     def _normalize(self, fit):
         """Estimate log Z of the trained energy in the units of X."""
@@ -134,9 +139,7 @@ class ScaledDensity(BaseEBM):
         self.base_ = fit.base
         found = None
         if self.normalizer is not None:
-            chosen = None
-            if self.normalizer != "auto":
-                chosen = resolve(self.normalizer, NORMALIZERS)
+            chosen = self._chosen_normalizer()
             generator = make_generator(self._fit_seed, self.device_)
             found = log_partition_of(
                 self.energy_, fit.base, chosen, generator=generator
@@ -145,8 +148,9 @@ class ScaledDensity(BaseEBM):
             in_units(found, self.scale_)
         )
 
-    def _finish(self, x, fit):
+    def _finish(self, table, fit):
         """Calibrate, set the threshold and what explanations compare with."""
+        x = table.rows
         self.energy_ = self.energy_.double().eval()
         self.base_ = self.base_.double()
         generator = make_generator(self._fit_seed, self.device_)
@@ -159,7 +163,8 @@ class ScaledDensity(BaseEBM):
             known = self._measure(x[fit.held_out])
         else:
             known = -fit.log_density - self._scaled_log_partition
-        self.calibration_energy_ = np.sort(known)
+        # One of so many copies: p-values count observations.
+        self.calibration_energy_ = np.sort(known)[table.copies // 2 :: table.copies]
         training = self._measure(x)
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
@@ -174,6 +179,12 @@ class ScaledDensity(BaseEBM):
     def _chosen_sampler(self):
         """Return a clone of the sampler that the user chose, or None."""
         return None if self.sampler == "auto" else resolve(self.sampler, SAMPLERS)
+
+    def _chosen_normalizer(self):
+        """Return a clone of the normaliser that the user chose, or None."""
+        if self.normalizer in ("auto", None):
+            return None
+        return resolve(self.normalizer, NORMALIZERS)
 
     def _rows(self, X):
         """Return X checked against the columns of ``fit``."""

@@ -185,6 +185,13 @@ class GaussianRBM(TableRBM):
             warn_of_denormals(rows, np.arange(rows.shape[1]))
         return scaled(rows, self.location_, self.scale_)
 
+    def _rescaled(self, rows):
+        """Return counted rows scaled to mean 0 and standard deviation 1."""
+        location, scale = column_location_and_scale(rows)
+        self.location_ = self.location_ + location * self.scale_
+        self.scale_ = self.scale_ * scale
+        return scaled(rows, location, scale)
+
     def _decode(self, rows):
         """Return scaled rows in the units of X."""
         return self._named(rows * self.scale_ + self.location_)

@@ -206,6 +206,24 @@ class RealColumn:
         """
         return values * self.scale + self.location
 
+    def rescaled(self, values):
+        """Scale the column anew by scaled numbers of other weights.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_samples,)
+            Scaled numbers, as often as they count; NaN is missing.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Of mean 0 and standard deviation 1.
+        """
+        (location,), (scale,) = column_location_and_scale(values[:, None])
+        self.location += float(location) * self.scale
+        self.scale *= float(scale)
+        return scaled(values, location, scale)
+
     def _numbers(self, cells):
         """Return the entries as finite numbers or NaN."""
         if not cells.is_number:

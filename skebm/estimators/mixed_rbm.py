@@ -219,6 +219,14 @@ class MixedRBM(KindRBM):
             for c, kind in zip(cells, kinds, strict=True)
         ]
 
+    def _rescaled(self, rows):
+        """Return counted rows with real columns scaled to mean 0 and deviation 1."""
+        parts = [
+            column.rescaled(part) if isinstance(column, RealColumn) else part
+            for column, part in zip(self._columns, rows.T, strict=True)
+        ]
+        return np.stack(parts, axis=1)
+
     def _chosen_kinds(self, cells):
         """Return the kind of every column."""
         if isinstance(self.kinds, str):

@@ -19,8 +19,8 @@ from skebm._torch import make_generator
 from skebm.estimators.choices import NORMALIZERS, SAMPLERS
 from skebm.estimators.density import ScaledDensity
 from skebm.estimators.experts import chosen_experts, product
-from skebm.estimators.recipes import N_FEWEST, holdout
 from skebm.estimators.runs import Fit
+from skebm.estimators.splits import N_FEWEST, split
 from skebm.partition import Normalizer, check_normalizable
 from skebm.samplers import Sampler
 
@@ -119,7 +119,8 @@ class ProductOfExperts(Composition, ScaledDensity):
     Cost: the fits of the experts, ``cv`` + 1 times, and up to 400,000 energies of each
     for log Z. Limits: experts that hardly overlap leave log Z uncertain; see
     ``log_partition_interval_`` and `diagnose`. A frozen expert that was trained on rows
-    of X makes training rows look typical; `calibrate` with fresh ones.
+    of X makes training rows look typical; `calibrate` with fresh ones. Weighted rows
+    enter through experts that were fitted with them and frozen.
 
     References
     ----------
@@ -223,7 +224,8 @@ class ProductOfExperts(Composition, ScaledDensity):
         self : ProductOfExperts
             The fitted estimator.
         """
-        x = self._begin(X)
+        table = self._begin(X)
+        x = table.rows
         rows = self._named(x)
         experts = chosen_experts(self.estimators, self.weights, rows)
         self._validate_names([name for name, _ in self.estimators])
@@ -237,7 +239,7 @@ class ProductOfExperts(Composition, ScaledDensity):
         fit = fit._replace(held_out=held_out, log_density=log_density)
         self._normalize(fit)
         self._end_task("normalizer")
-        self._finish(x, fit)
+        self._finish(table, fit)
         self._end_task("calibration")
         return self._end_tasks()
 
@@ -248,7 +250,7 @@ class ProductOfExperts(Composition, ScaledDensity):
         if self.cv is None or frozen or n < N_FEWEST:
             return [], every, every
         if not isinstance(self.cv, Integral):
-            return [], *holdout(n, self.cv, self._fit_seed)
+            return [], *split(n, self.cv, self._fit_seed)
         splitter = KFold(min(self.cv, n), shuffle=True, random_state=self._fit_seed)
         return list(splitter.split(every)), every, every
 

@@ -14,6 +14,7 @@ from skebm._check import (
     check_bits,
     check_labelled,
     check_units,
+    check_weights,
     fit_context,
     refuse_few,
 )
@@ -28,6 +29,7 @@ from skebm.energies import ClassRBM
 from skebm.estimators.class_readers import ClassReaders
 from skebm.estimators.class_training import train_classifier
 from skebm.estimators.rbm_drawing import drawn
+from skebm.estimators.weighting import counted
 from skebm.exceptions import InterruptedFitWarning
 
 CHUNK = 64
@@ -201,7 +203,7 @@ class RBMClassifier(ClassReaders):
 
     @with_callbacks
     @fit_context
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Train the machine.
 
         Parameters
@@ -210,33 +212,43 @@ class RBMClassifier(ClassReaders):
             Training rows.
         y : array-like of shape (n_samples,)
             Their labels, of two classes or more.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How often each row counts, >= 0; None is once. Whole numbers are the row as
+            often; of others only the ratios matter.
 
         Returns
         -------
         self : RBMClassifier
             The fitted estimator.
         """
-        rbm, rows = self._begin(X, y)
+        rbm, table = self._begin(X, y, sample_weight)
         self._begin_tasks(1)
-        history = train_classifier(rbm, rows, self.get_params(False), self._fit_seed)
+        history = train_classifier(rbm, table, self.get_params(False), self._fit_seed)
         self._settle(rbm, history)
         self._end_task("training")
         return self._end_tasks()
 
-    def _begin(self, X, y):
-        """Forget the last fit; return a machine, and rows with codes of labels."""
+    def _begin(self, X, y, sample_weight):
+        """Forget the last fit; return a machine, and counted rows with their codes."""
         self.__dict__.pop("energy_", None)
         X, y = check_labelled(self, X, y)
         refuse_few(self, len(X))
         refuse_forked_process()
+        weight = check_weights(X, sample_weight)
+        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"Got the label {str(self.classes_[0])!r} in every row of positive "
+                "weight, but expected two classes or more."
+            )
         rows = np.column_stack([check_bits(self, X, ADVICE), codes])
+        table = counted(rows, weight)
         self._fit_seed = self._seed()
         self.device_ = str(resolve_device(self.device))
         rbm = ClassRBM(self.n_components, len(self.classes_))
         rbm.build(rows.shape[1], generator=make_generator(self._fit_seed))
-        rows = torch.from_numpy(rows).to(self.device_, torch.float32)
-        return rbm.to(self.device_), rows
+        return rbm.to(self.device_), table
 
     def _settle(self, rbm, history):
         """Take a trained machine as the model."""

@@ -25,8 +25,10 @@ from skebm.estimators.choices import RBM_NORMALIZERS, RBM_OBJECTIVES, resolve
 from skebm.estimators.rbm_drawing import log_partition_of
 from skebm.estimators.rbm_readers import CHUNK, RBMReaders
 from skebm.estimators.rbm_stream import Stream
-from skebm.estimators.rbm_training import RBMRun, split
+from skebm.estimators.rbm_training import RBMRun
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
+from skebm.estimators.splits import split_rows
+from skebm.estimators.weighting import counted, of_some_weight
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import RBMLikelihood
 from skebm.partition import Normalizer
@@ -65,13 +67,17 @@ class RBMDensity(RBMReaders):
         """Return X in the values of the units, shape (n, d), NaN where missing."""
         return check_units(self, X, reset=reset)
 
+    def _rescaled(self, rows):
+        """Return counted rows, real columns scaled anew: weights move the mean."""
+        return rows
+
     def _log_volume(self):
         """Return what log Z gains by leaving the values of the units, in nats."""
         return 0.0
 
     @with_callbacks
     @fit_context
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Train the machine, find log Z, and set the threshold.
 
         Parameters
@@ -80,20 +86,23 @@ class RBMDensity(RBMReaders):
             Training rows; NaN entries are missing at random.
         y : Ignored
             For scikit-learn's signature.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            How often each row counts, >= 0; None is once. Whole numbers are the row as
+            often; of others only the ratios matter.
 
         Returns
         -------
         self : RBMDensity
             The fitted estimator.
         """
-        x = self._begin(X)
+        table = self._begin(X, sample_weight)
         self._begin_tasks(3)
-        held_out = self._train(x)
+        held_out = self._train(table)
         self._end_task("training")
-        self._partition = self._find_partition(self._tensor(x))
+        self._partition = self._find_partition(self._tensor(table.rows))
         self._end_task("normalizer")
-        self._finish(x, held_out)
-        self._judge(x)
+        self._finish(table.rows, held_out, table.copies)
+        self._judge(table.rows)
         self._end_task("calibration")
         return self._end_tasks()
 
@@ -102,7 +111,8 @@ class RBMDensity(RBMReaders):
         """Take one step of the likelihood gradient on a batch of rows.
 
         The rate is ``learning_rate``, or what "auto" means for the first batch. log Z
-        is found when it is next read; the threshold is that of the batch.
+        is found when it is next read; the threshold is that of the batch, which counts
+        as one more of ``n_iter_`` and of ``history_``.
 
         Parameters
         ----------
@@ -125,9 +135,17 @@ class RBMDensity(RBMReaders):
             rbm = self._new_rbm(x) if known is None else known
             self._stream = self._new_stream(rbm, self._tensor(x))
         self._stream.update(self._tensor(x))
+        self._note(self._stream.record)
         self._settle(self._stream.model(), self._stream.state.chains)
         self._finish(x, np.arange(len(x)))
         return self
+
+    def _note(self, record):
+        """Add the numbers of a batch to those of the training so far."""
+        self.n_iter_ = getattr(self, "n_iter_", 0) + 1
+        known = getattr(self, "history_", {})
+        added = {k: np.append(known.get(k, []), v) for k, v in record.items()}
+        self.history_ = known | added
 
     @property
     def log_partition_(self):
@@ -173,15 +191,19 @@ class RBMDensity(RBMReaders):
         """
         return -self._largest_energy - (self.log_partition_ or 0.0)
 
-    def _begin(self, X):
-        """Forget the last fit; return the encoded rows; set device and seed."""
+    def _begin(self, X, sample_weight):
+        """Forget the last fit; return the counted encoded rows; set device and seed."""
         for name in ("explain_baseline_", "_stream"):
             self.__dict__.pop(name, None)
+        X, sample_weight = of_some_weight(X, sample_weight)
         x = self._encode(X, reset=True)
         refuse_few(self, len(x))
+        table = counted(x, sample_weight)
+        if sample_weight is not None:
+            table = table._replace(rows=self._rescaled(table.rows))
         refuse_forked_process()
         self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
-        return x
+        return table
 
     def _new_rbm(self, x):
         """Return a built RBM for encoded rows, on the device."""
@@ -199,12 +221,14 @@ class RBMDensity(RBMReaders):
         objective = resolve(self.objective, RBM_OBJECTIVES)
         return Stream(rbm, objective, self.learning_rate, x, self._fit_seed)
 
-    def _train(self, x):
-        """Train on encoded rows; return the places of the held-out ones, or all."""
+    def _train(self, table):
+        """Train on counted rows; return the places of the held-out ones, or all."""
+        x = table.rows
         rbm = self._new_rbm(x)
         seen, held_out = np.arange(len(x)), np.arange(len(x))
         if self.early_stopping:
-            seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
+            fraction = self.validation_fraction
+            seen, held_out = split_rows(table, fraction, self._fit_seed)
         rows = self._tensor(x)
         history = self._new_run(rbm).fit(
             rows[torch.from_numpy(seen)],
@@ -267,11 +291,12 @@ class RBMDensity(RBMReaders):
             slack = 3.0 * x.shape[1] if layer.states() is None else 0.0
             warn_if_worse(score, usual, advice=advice, slack=slack)
 
-    def _finish(self, x, held_out):
+    def _finish(self, x, held_out, copies=1):
         """Calibrate, set the threshold and what explanations compare with."""
         training = self._measure(x)
         self._mean_energy = float(training.mean())
-        self.calibration_energy_ = np.sort(training[held_out])
+        # One of so many copies: p-values count observations.
+        self.calibration_energy_ = np.sort(training[held_out])[copies // 2 :: copies]
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
 

@@ -31,11 +31,17 @@ class Stream:
         First batch.
     seed : int
         Of all randomness.
+
+    Attributes
+    ----------
+    record : dict of str to float
+        The loss of the last batch and what comes with it.
     """
 
     def __init__(self, rbm, objective, learning_rate, x, seed):
         self.rbm = copy.deepcopy(rbm).float().requires_grad_(True)
         self.objective, self.seed, self.t = objective, seed, 0
+        self.record: dict[str, float] = {}
         generator = make_generator(seed, x.device)
         if not self.rbm.start.any():
             self.rbm.match(x)
@@ -81,6 +87,8 @@ class Stream:
         self.state.n_rows += len(x)
         generator = make_generator(self.seed + self.t, x.device)
         loss = self.objective(self.rbm, x, self.state, generator=generator)
+        self.record = {k: float(v) for k, v in loss.metrics.items()}
+        self.record["loss"] = float(loss.value)
         self.descent.step(loss.value, self.t, float(self.rate))
         if not self._size(x) < LARGEST_GROWTH * (1 + self.first_size):
             return False

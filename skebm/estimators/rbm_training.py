@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import numpy as np
 import torch
 
 from skebm._torch import make_generator
@@ -206,25 +205,3 @@ class RBMRun:
             generator=self.generator,
             on_epoch=on_epoch,
         )
-
-
-def split(n_rows, fraction, seed):
-    """Return the places of training and of held-out rows.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows in all.
-    fraction : float
-        Share to hold out; at least one row stays on either side.
-    seed : int
-        Of the shuffle.
-
-    Returns
-    -------
-    training, held_out : ndarray of int
-        In random order.
-    """
-    order = np.random.default_rng(seed).permutation(n_rows)
-    n_held_out = min(n_rows - 1, max(1, round(fraction * n_rows)))
-    return order[n_held_out:], order[:n_held_out]

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import KFold
 
 from skebm._torch import make_generator
 from skebm.energies import MLP, Constrained, Tilted
 from skebm.estimators.bases import base_of, fitted_base, single_gaussian
 from skebm.estimators.runs import Fit
+from skebm.estimators.splits import N_FOLDS, can_hold_out, folds, holdout
 from skebm.exceptions import NotNormalizableError
 from skebm.objectives import NoiseContrastive
 from skebm.partition import check_normalizable
@@ -18,12 +18,8 @@ from skebm.partition import check_normalizable
 N_LARGE = 2000
 """From this many rows on, one held-out part replaces cross-validation."""
 
-N_FOLDS = 5
 N_NETWORKS = 3
 """Networks that a small table averages."""
-
-N_FEWEST = 20
-"""Fewer rows get a single Gaussian and keep no row out."""
 
 SMALL = {
     "n_steps": 1500,
@@ -40,12 +36,12 @@ LEAST_REACH = 5.0
 """Least distance, in standard deviations, up to which a tilt sees the columns."""
 
 
-def train(z, energy, objective, base, runs, validation_fraction):
+def train(table, energy, objective, base, runs, validation_fraction):
     """Train an energy of scaled rows.
 
     Parameters
     ----------
-    z : ndarray of shape (n_samples, n_features)
+    table : Counted
         Scaled rows.
     energy : Energy or None
         Unbuilt; None, with no ``objective`` and some ``base``: a tilted mixture.
@@ -67,23 +63,23 @@ def train(z, energy, objective, base, runs, validation_fraction):
         if energy is not None or objective is not None or base is None:
             energy = MLP() if energy is None else energy
             objective = NoiseContrastive() if objective is None else objective
-            return fit_given(z, energy, objective, base, runs, validation_fraction)
-        if len(z) >= N_LARGE:
-            return fit_large(z, base, runs, validation_fraction)
-        if len(z) >= N_FEWEST:
-            return fit_small(z, base, runs)
+            return fit_given(table, energy, objective, base, runs, validation_fraction)
+        if table.n_observations >= N_LARGE:
+            return fit_large(table, base, runs, validation_fraction)
+        if can_hold_out(table):
+            return fit_small(table, base, runs)
     except KeyboardInterrupt:
         runs.interrupted = True
-    law = single_gaussian(z).to(runs.device)
-    return Fit(law, law, np.arange(len(z)), None, {}, 0)
+    law = single_gaussian(table.rows).to(runs.device)
+    return Fit(law, law, np.arange(len(table.rows)), None, {}, 0)
 
 
-def fit_large(z, base, runs, validation_fraction):
+def fit_large(table, base, runs, validation_fraction):
     """Keep the best of a mixture, the mixture tilted and a single Gaussian tilted.
 
     Parameters
     ----------
-    z : ndarray of shape (n_samples, n_features)
+    table : Counted
         Scaled rows.
     base : {"auto", "gaussian"}, GaussianMixture or FrozenEstimator
         "auto" tries both; any other is the one that is tilted.
@@ -97,7 +93,8 @@ def fit_large(z, base, runs, validation_fraction):
     Fit
         The candidate with the highest likelihood of the held-out rows.
     """
-    train, held_out = holdout(len(z), validation_fraction, runs.seed)
+    z = table.rows
+    train, held_out = holdout(table, validation_fraction, runs.seed)
     plans = []
     if base != "gaussian":
         mixture = base_of(base, z, [(train, held_out)], runs.seed)
@@ -121,12 +118,12 @@ def fit_large(z, base, runs, validation_fraction):
     return best
 
 
-def fit_small(z, base, runs):
+def fit_small(table, base, runs):
     """Cross-validate a mixture and how long to train its tilt; average three nets.
 
     Parameters
     ----------
-    z : ndarray of shape (n_samples, n_features)
+    table : Counted
         Scaled rows.
     base : {"auto", "gaussian"}, GaussianMixture or FrozenEstimator
         What is tilted; "auto" chooses a mixture.
@@ -139,8 +136,9 @@ def fit_small(z, base, runs):
         The tilted mixture, or the mixture where the gain in held-out likelihood is
         less than its standard error.
     """
+    z = table.rows
     every = np.arange(len(z))
-    splits = list(KFold(N_FOLDS, shuffle=True, random_state=runs.seed).split(z))
+    splits = folds(table, N_FOLDS, runs.seed)
     mixture = base_of(base, z, splits, runs.seed)
     of_base, of_tilt, curves = np.empty(len(z)), np.empty(len(z)), []
     for train, held_out in splits:
@@ -167,12 +165,12 @@ def fit_small(z, base, runs):
     return Fit(energy, energy.base, every, of_tilt, *history[:2])
 
 
-def fit_given(z, energy, objective, base, runs, validation_fraction):
+def fit_given(table, energy, objective, base, runs, validation_fraction):
     """Train one energy by one objective.
 
     Parameters
     ----------
-    z : ndarray of shape (n_samples, n_features)
+    table : Counted
         Scaled rows.
     energy : Energy
         Unbuilt.
@@ -191,18 +189,19 @@ def fit_given(z, energy, objective, base, runs, validation_fraction):
     Fit
         The trained energy.
     """
+    z = table.rows
     train, held_out = np.arange(len(z)), np.arange(len(z))
-    if objective.is_criterion and len(z) >= N_FEWEST:
-        train, held_out = holdout(len(z), validation_fraction, runs.seed)
+    if objective.is_criterion and can_hold_out(table):
+        train, held_out = holdout(table, validation_fraction, runs.seed)
     if base == "auto" and _confines_itself(energy, z.shape[1], runs.seed):
         base = None
     kind = "gaussian" if base is None else base
     _refuse_rows_outside(energy, z)
     judge = train, held_out
-    if len(z) >= N_FEWEST:
+    if can_hold_out(table):
         # Also where training takes every row: a base that judged itself by the rows it
         # was fitted to would have one component for each few of them.
-        judge = holdout(len(z), validation_fraction, runs.seed)
+        judge = holdout(table, validation_fraction, runs.seed)
     law = fitted_base(base_of(kind, z, [judge], runs.seed), z[train])
     energy = energy if base is None else tilted(law, z, energy)
     x_valid = runs.tensor(z[held_out]) if len(train) < len(z) else None
@@ -247,28 +246,6 @@ def tilted(base, z, network):
         Its tilt is constant beyond ``reach``, in standard deviations.
     """
     return Tilted(base, network, reach=max(LEAST_REACH, 1.2 * float(np.abs(z).max())))
-
-
-def holdout(n, fraction, seed):
-    """Return the places of training and held-out rows.
-
-    Parameters
-    ----------
-    n : int
-        Rows.
-    fraction : float
-        Share of held-out rows.
-    seed : int
-        Seed of the split.
-
-    Returns
-    -------
-    train, held_out : ndarray
-        Places, at least one each.
-    """
-    order = np.random.default_rng(seed).permutation(n)
-    n_held_out = min(n - 1, max(1, round(fraction * n)))
-    return order[n_held_out:], order[:n_held_out]
 
 
 def _small_network():

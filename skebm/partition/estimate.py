@@ -99,6 +99,21 @@ class Normalizer(Params, ABC):
             Estimate, interval, effective sample size, method.
         """
 
+    def check_columns(self, n_features: int) -> None:
+        """Raise, before any training, where it cannot serve so many columns.
+
+        Parameters
+        ----------
+        n_features : int
+            Columns.
+
+        Raises
+        ------
+        ValueError
+            With what to use in its place.
+        """
+        del n_features  # most ways serve any number
+
 
 def fit_base(x: Tensor, widening: float = 1.2) -> Quadratic:
     """Return the Gaussian of the rows, a little wider.

@@ -185,6 +185,25 @@ class Quadrature(Normalizer):
     tol: float = 1e-8
     max_evaluations: int = 4_000_000
 
+    def check_columns(self, n_features: int) -> None:
+        """Raise beyond two columns.
+
+        Parameters
+        ----------
+        n_features : int
+            Columns.
+
+        Raises
+        ------
+        ValueError
+            With what to use in its place.
+        """
+        if n_features > 2:
+            raise ValueError(
+                f"Got {n_features} columns, but Quadrature integrates 1 or 2. Use "
+                "ImportanceSampling(), SMC() or AIS()."
+            )
+
     def __call__(
         self, energy: Energy, *, base: Energy, generator: Generator
     ) -> LogPartition:
@@ -192,11 +211,7 @@ class Quadrature(Normalizer):
         check_at_least(self, "n_nodes", 3)
         check_at_least(self, "n_panels", 1)
         mean, covariance = Reference(base).moments(generator)
-        if len(mean) > 2:
-            raise ValueError(
-                f"Got {len(mean)} columns, but Quadrature integrates 1 or 2. Use "
-                "ImportanceSampling(), SMC() or AIS()."
-            )
+        self.check_columns(len(mean))
         rule = _Rule(energy, self.n_nodes, len(mean), mean.device)
         half = self.half_width * covariance.diagonal().sqrt()
         panels, tail = self._box(rule, mean, half)

@@ -7,6 +7,7 @@ from skebm import DeepEBM
 from skebm.estimators.bases import FLOOR, base_of, choose_mixture, fitted_base
 from skebm.estimators.recipes import fit_large
 from skebm.estimators.runs import Runs
+from skebm.estimators.weighting import counted
 
 
 def ring(n, seed=0):
@@ -41,7 +42,7 @@ def test_the_candidate_with_the_best_held_out_likelihood_is_kept():
     z = ring(2200)
     params = DeepEBM(max_iter=1, batch_size=1024).get_params(deep=False)
     runs = Runs(params, torch.device("cpu"), 0)
-    fit = fit_large(z, "auto", runs, 0.1)
+    fit = fit_large(counted(z), "auto", runs, 0.1)
     held_out = runs.tensor(z[fit.held_out])
     assert len(fit.base.means) >= 9
     kept = runs.log_density(fit.energy, held_out).mean()

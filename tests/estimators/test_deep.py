@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from skebm import DeepEBM
 from skebm.energies import MLP, Bowl, Box, Constrained, Gaussians, Quadratic, Tilted
 from skebm.estimators.runs import Fit
+from skebm.estimators.weighting import counted
 from skebm.exceptions import (
     DivergenceError,
     InterruptedFitWarning,
@@ -114,7 +115,8 @@ def test_out_of_fold_log_densities_become_energies_of_the_model(normal):
     model.log_partition_ += 5.0
     log_density = model.score_samples(x) + np.log(model.scale_).sum()
     every = np.arange(len(x))
-    model._finish(x, Fit(model.energy_, model.base_, every, log_density, {}, 1))
+    fit = Fit(model.energy_, model.base_, every, log_density, {}, 1)
+    model._finish(counted(x), fit)
     np.testing.assert_allclose(
         model.calibration_energy_, np.sort(model.energy(x)), atol=1e-4
     )
@@ -420,10 +422,10 @@ def test_defaults_come_within_004_nat_of_the_entropy(make):
     ids=["eight", "moons", "normal", "iris", "heavy tails", "integers"],
 )
 def test_a_hundred_seeds_stay_finite(make):
-    """Short fits by the whole default recipe; warnings are errors here."""
+    """With defaults; warnings are errors here."""
     for seed in range(100):
         x = make(seed)
-        model = DeepEBM(max_iter=1, normalizer=FEW, random_state=seed).fit(x)
+        model = DeepEBM(random_state=seed).fit(x)
         assert np.isfinite(model.score_samples(x)).all()
         assert np.isfinite(model.sample(10)).all()
         assert math.isfinite(model.log_partition_)
@@ -448,3 +450,9 @@ def test_rows_outside_a_constraint_are_counted():
     region = Constrained(MLP(), Box(-1.2, 1.2))
     with pytest.raises(ValueError, match=r"rows outside the region.*scaled units"):
         DeepEBM(region, max_iter=1).fit(U)
+
+
+def test_quadrature_of_three_columns_is_refused_before_training(monkeypatch):
+    monkeypatch.delattr("skebm.estimators.deep.train")
+    with pytest.raises(ValueError, match="Got 3 columns, but Quadrature"):
+        DeepEBM(normalizer="quadrature").fit(gaussian_rows(60))

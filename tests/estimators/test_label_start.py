@@ -72,6 +72,19 @@ def test_columns_that_tell_nothing_get_no_slope():
     assert start.trust == pytest.approx(0.4 * 0.3, rel=0.1)
 
 
+def test_discriminant_takes_the_share_that_patterns_leave():
+    """Patterns that say twice the truth have a = 1/2 and start at 0.4 of that."""
+    rows = gaussians()
+    slope, intercept = discriminant(rows, 2)
+    odds = rows.z @ slope.T + intercept
+    start = label_start(rows, 2 * odds, 0)
+    assert start.trust == pytest.approx(0.2, rel=0.05)
+    # What is left of the likeliest 2 a, whatever the draws say it is.
+    share = 2 * start.trust / 0.4 - 2 * start.trust
+    assert start.slope == pytest.approx(share * slope, rel=0.02)
+    assert start.intercept == pytest.approx(share * intercept, rel=0.02)
+
+
 @pytest.mark.parametrize(("d", "n_first"), [(2, 1), (1001, 5)])
 def test_start_without_a_discriminant(d, n_first):
     """One row of a class, or a thousand columns."""

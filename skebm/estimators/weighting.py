@@ -1,0 +1,160 @@
+"""Weights of rows as numbers of rows, for training that counts rows."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from skebm._check import check_weights, take_rows
+from skebm.estimators.merging import merged
+
+MOST_COPIES = 10
+"""Rows that a table may grow to where weights become numbers of rows, and the mean
+number of equal rows from which on each counts as an observation of its own."""
+
+
+class Counted(NamedTuple):
+    """Rows as often as they count.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m, d)
+        Each unit as often as its weight says.
+    unit : ndarray of shape (m,)
+        Which unit a row is, sorted. Rows of one unit are held out together.
+    units : ndarray of shape (n, d)
+        Each unit once.
+    weight : ndarray of shape (n,) or None
+        Weights of the units; None where all are one.
+    copies : int
+        By which factor rows outnumber observations.
+    """
+
+    rows: np.ndarray
+    unit: np.ndarray
+    units: np.ndarray
+    weight: np.ndarray | None
+    copies: int
+
+    @property
+    def n_observations(self):
+        """Rows that count as such.
+
+        Returns
+        -------
+        int
+            Those of the table, where its weights are whole or none.
+        """
+        return len(self.rows) // self.copies
+
+    def places(self, units):
+        """Return where the rows of some units are.
+
+        Parameters
+        ----------
+        units : ndarray of int
+            Places of units.
+
+        Returns
+        -------
+        ndarray of int
+            Places of rows, in the order of the units.
+        """
+        if self.weight is None:
+            return units
+        ends = np.searchsorted(self.unit, units, side="right")
+        starts = np.searchsorted(self.unit, units)
+        return np.concatenate(
+            [np.arange(a, b) for a, b in zip(starts, ends, strict=True)]
+        )
+
+
+def counted(rows, sample_weight=None):
+    """Return rows as often as their weights say.
+
+    A row of weight two is the row twice, to the last bit of what is trained: equal rows
+    are one unit, units are sorted. Rows that all differ and weigh the same stay as they
+    are. Where rows repeat ten times on average, each is an observation of its own.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, d)
+        Rows.
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights >= 0, not all zero.
+
+    Returns
+    -------
+    Counted
+        Whole weights are numbers of rows, and so are multiples of the least weight, up
+        to ten times as many rows as there are; other weights become shares of ten times
+        as many rows as units.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, or all are zero.
+    """
+    weight = check_weights(rows, sample_weight)
+    rows, weight = rows[weight > 0], weight[weight > 0]
+    units, total = merged(rows, weight)
+    n = len(units)
+    if n == len(rows) and weight.min() == weight.max():
+        return Counted(rows, np.arange(n), rows, None, 1)
+    numbers, copies = numbers_of(total, MOST_COPIES * len(rows))
+    unit = np.repeat(np.arange(n), numbers)
+    if copies == 1 and len(unit) >= MOST_COPIES * n:
+        rows = units[unit]
+        return Counted(rows, np.arange(len(rows)), rows, None, 1)
+    return Counted(units[unit], unit, units, total, copies)
+
+
+def of_some_weight(X, sample_weight):
+    """Return the rows that count, and their weights.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows, as they came: no category is learned from one of weight zero.
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights >= 0, not all zero.
+
+    Returns
+    -------
+    X : {array-like, sparse matrix} of shape (n, n_features)
+        Rows of positive weight.
+    sample_weight : ndarray of shape (n,) or None
+        Their weights.
+    """
+    if sample_weight is None:
+        return X, None
+    weight = check_weights(X, sample_weight)
+    used = np.flatnonzero(weight)
+    return (X if len(used) == len(weight) else take_rows(X, used)), weight[used]
+
+
+def numbers_of(weight, most):
+    """Return weights as numbers of rows.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (n,)
+        Positive.
+    most : int
+        Largest sum of exact numbers.
+
+    Returns
+    -------
+    numbers : ndarray of shape (n,), int
+        Positive.
+    copies : int
+        1 where they are the weights or multiples of the least one; else 10, of which
+        every row has its share.
+    """
+    n = len(weight)
+    for unit in (1.0, weight.min()):
+        multiples = weight / unit
+        numbers = multiples.round()
+        if numbers.sum() <= most and np.allclose(numbers, multiples):
+            return np.maximum(1, numbers).astype(int), 1
+    ends = (np.cumsum(weight) / weight.sum() * MOST_COPIES * n).round()
+    return np.maximum(1, np.diff(ends, prepend=0)).astype(int), MOST_COPIES
