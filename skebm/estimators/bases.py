@@ -31,7 +31,7 @@ MOST_ROWS = 20_000
 """Rows that the choice of a mixture looks at."""
 
 
-def choose_mixture(z, splits, seed):
+def choose_mixture(z, splits, seed, copies=1):
     """Return the simplest mixture that no other beats clearly on held-out rows.
 
     For every type of covariance the number of components grows. A mixture replaces the
@@ -46,6 +46,8 @@ def choose_mixture(z, splits, seed):
         Places of training and held-out rows.
     seed : int
         Seed of the mixtures.
+    copies : int, default=1
+        By which factor rows outnumber observations.
 
     Returns
     -------
@@ -63,9 +65,9 @@ def choose_mixture(z, splits, seed):
                 random_state=seed,
             )
             density = _held_out(mixture, z, splits)
-            if _clearly_better(density, top):
+            if _clearly_better(density, top, copies):
                 top, misses = density, 0
-                if _clearly_better(density, best_density):
+                if _clearly_better(density, best_density, copies):
                     best, best_density = mixture, density
             else:
                 misses += 1
@@ -114,7 +116,7 @@ def fitted_base(mixture, z):
     return _gaussians(weights, means, covariances)
 
 
-def base_of(base, z, splits, seed):
+def base_of(base, z, splits, seed, copies=1):
     """Return the unfitted mixture that the estimator's ``base`` stands for.
 
     Parameters
@@ -127,6 +129,8 @@ def base_of(base, z, splits, seed):
         Places of training and held-out rows.
     seed : int
         Seed of the mixtures.
+    copies : int, default=1
+        By which factor rows outnumber observations.
 
     Returns
     -------
@@ -137,7 +141,7 @@ def base_of(base, z, splits, seed):
         return GaussianMixture(reg_covar=FLOOR, random_state=seed)
     if base == "auto":
         splits = [(a[:MOST_ROWS], b[:MOST_ROWS]) for a, b in splits]
-        return choose_mixture(z, splits, seed)
+        return choose_mixture(z, splits, seed, copies)
     return base
 
 
@@ -159,12 +163,12 @@ def _held_out(mixture, z, splits):
     return torch.cat(parts).double().numpy()
 
 
-def _clearly_better(density, other):
+def _clearly_better(density, other, copies):
     """Tell whether rows gain more log-density than its standard error."""
     if other is None:
         return True
     gain = density - other
-    return gain.mean() > gain.std() / np.sqrt(len(gain))
+    return gain.mean() > gain.std() / np.sqrt(len(gain) / copies)
 
 
 def _fitted(mixture, z):

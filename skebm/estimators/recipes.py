@@ -97,7 +97,7 @@ def fit_large(table, base, runs, validation_fraction):
     train, held_out = holdout(table, validation_fraction, runs.seed)
     plans = []
     if base != "gaussian":
-        mixture = base_of(base, z, [(train, held_out)], runs.seed)
+        mixture = base_of(base, z, [(train, held_out)], runs.seed, table.copies)
         plans.append((fitted_base(mixture, z[train]), N_STEPS_MIXTURE))
     if base in ("auto", "gaussian"):
         plans.append((single_gaussian(z[train]), N_STEPS_SINGLE))
@@ -139,7 +139,7 @@ def fit_small(table, base, runs):
     z = table.rows
     every = np.arange(len(z))
     splits = folds(table, N_FOLDS, runs.seed)
-    mixture = base_of(base, z, splits, runs.seed)
+    mixture = base_of(base, z, splits, runs.seed, table.copies)
     of_base, of_tilt, curves = np.empty(len(z)), np.empty(len(z)), []
     for train, held_out in splits:
         x_valid = runs.tensor(z[held_out])
@@ -202,7 +202,8 @@ def fit_given(table, energy, objective, base, runs, validation_fraction):
         # Also where training takes every row: a base that judged itself by the rows it
         # was fitted to would have one component for each few of them.
         judge = holdout(table, validation_fraction, runs.seed)
-    law = fitted_base(base_of(kind, z, [judge], runs.seed), z[train])
+    mixture = base_of(kind, z, [judge], runs.seed, table.copies)
+    law = fitted_base(mixture, z[train])
     energy = energy if base is None else tilted(law, z, energy)
     x_valid = runs.tensor(z[held_out]) if len(train) < len(z) else None
     history = runs.run(

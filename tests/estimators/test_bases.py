@@ -47,3 +47,15 @@ def test_the_candidate_with_the_best_held_out_likelihood_is_kept():
     assert len(fit.base.means) >= 9
     kept = runs.log_density(fit.energy, held_out).mean()
     assert kept >= runs.log_density(fit.base, held_out).mean() - 0.02
+
+
+def test_copies_do_not_make_a_gain_clearer():
+    """Each row ten times, as shares of weights are: the same mixture is chosen."""
+    z = np.random.default_rng(0).standard_t(4, size=(90, 2))
+    (train, held_out), copies = halves(90)[0], np.arange(900).reshape(90, 10)
+    splits = [(copies[train].ravel(), copies[held_out].ravel())]
+    once = choose_mixture(z, [(train, held_out)], 0)
+    tenfold = choose_mixture(np.repeat(z, 10, axis=0), splits, 0, copies=10)
+    eager = choose_mixture(np.repeat(z, 10, axis=0), splits, 0)
+    assert tenfold.n_components == once.n_components
+    assert eager.n_components > once.n_components
