@@ -15,7 +15,7 @@ from skebm import (
     RBMClassifier,
 )
 from skebm.estimators.splits import split_rows
-from skebm.estimators.weighting import counted, numbers_of
+from skebm.estimators.weighting import all_differ, counted, numbers_of
 
 X = np.random.default_rng(0).normal(size=(40, 2))
 WHOLE = np.random.default_rng(1).integers(0, 4, 40)
@@ -50,6 +50,17 @@ def test_rows_that_differ_stay_as_they_are():
         assert found.weight is None
         np.testing.assert_array_equal(found.rows, X)
         np.testing.assert_array_equal(found.places(np.array([7, 3])), [7, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equal_rows_are_found_wherever_they_are(dtype):
+    rng = np.random.default_rng(0)
+    for d in (1, 3, 17, 129):
+        rows = rng.normal(size=(500, d)).astype(dtype)
+        assert all_differ(rows)
+        rows[499] = rows[rng.integers(499)]
+        assert not all_differ(rows)
+        assert len(counted(rows).units) == 499
 
 
 def test_coarse_rows_are_observations_each():
