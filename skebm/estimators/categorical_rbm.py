@@ -30,7 +30,8 @@ class CategoricalRBM(KindRBM):
         run chains (`RBMLikelihood`). "auto": exact up to 10 hidden bits, else "pcd".
     normalizer : {"auto", "sum", "annealing"}, Normalizer or None, default="auto"
         "auto": log Z is summed exactly where the smaller layer has up to 22 bits, and
-        else annealed both ways. None: log Z stays unknown and there is no `score`.
+        else annealed both ways. "sum" goes to 30 bits, each of which doubles its time.
+        None: log Z stays unknown and there is no `score`.
     early_stopping : bool, default=False
         Look at held-out rows 30 times, keep the best machine by their log-likelihood
         and stop when 10 looks bring no better one.

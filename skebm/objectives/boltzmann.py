@@ -203,7 +203,8 @@ class BoltzmannLikelihood(Objective):
         rules = {
             "chains": (
                 self.chains in CHAINS and small,
-                f"one of {CHAINS}, the first one up to {MOST_UNITS} units",
+                f"one of {CHAINS}, the first one up to {MOST_UNITS} units. There are "
+                f"{machine.n_units}; BoltzmannMachine(objective='pcd') runs chains",
             ),
             "n_steps": (self.n_steps >= 1, "an integer >= 1"),
             "n_chains": (self.n_chains >= 1, "an integer >= 1"),
