@@ -11,8 +11,9 @@ from sklearn.model_selection import StratifiedKFold
 N_FOLDS = 5
 """Fits without a part of the rows, on which the share of the discriminant is read."""
 
-MOST_COLUMNS = 1000
-"""Tables of more columns start without a discriminant: it costs their number cubed."""
+MOST_COLUMNS = 100
+"""Tables of more columns start without a discriminant: in 784 pixels it misleads a
+network that sees pictures, by half a percent of its accuracy."""
 
 FLOOR = 1e-4
 """Least variance of scaled columns within a class."""
@@ -63,7 +64,7 @@ def label_start(rows, log_p, seed):
     -------
     LabelStart
         Without a discriminant where a class has a single row, or the table more than
-        1,000 columns.
+        100 columns.
     """
     n_classes, d = log_p.shape[1], rows.z.shape[1]
     trust = min(MOST_TRUST, TRUST * likeliest_factor(log_p, 0.0, rows))
