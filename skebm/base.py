@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skebm import calibration
 from skebm._check import Interval, StrOptions, take_rows
-from skebm._torch import on_cpu
+from skebm._torch import on_cpu, refuse_forked_process, resolve_device
 from skebm.exceptions import NotNormalizedError
 from skebm.explain import row_picker, shapley_contributions
 
@@ -36,7 +36,7 @@ def _is_normalized(estimator):
 class Fitting(CallbackSupportMixin, BaseEstimator):
     """What every estimator of skebm does around its fit: names, seeds, tasks, pickles.
 
-    A subclass fits ``device_`` and has a parameter ``random_state``.
+    A subclass has the parameters ``device`` and ``random_state``.
     """
 
     def _named(self, rows):
@@ -48,6 +48,10 @@ class Fitting(CallbackSupportMixin, BaseEstimator):
         import pandas as pd
 
         return pd.DataFrame(rows, columns=names)
+
+    def _column_names(self):
+        """Return the names of the columns, or their places where they have none."""
+        return getattr(self, "feature_names_in_", range(self.n_features_in_))
 
     def _begin_tasks(self, n_tasks):
         """Open the callbacks' root task of ``fit``, in ``n_tasks`` parts."""
@@ -64,6 +68,11 @@ class Fitting(CallbackSupportMixin, BaseEstimator):
         """Close the root task; return self."""
         self._callback_fit_ctx.call_on_fit_task_end(estimator=self)
         return self
+
+    def _set_device_and_seed(self):
+        """Set ``device_`` and the seed of all randomness in ``fit``."""
+        refuse_forked_process()
+        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
 
     def _seed(self, random_state=None):
         """Return one integer seed from ``random_state``, by default the estimator's."""

@@ -16,22 +16,21 @@ from skebm._check import (
     check_bits,
     check_units,
     fit_context,
-    refuse_few,
 )
 from skebm._torch import (
     in_chunks,
     make_generator,
     refuse_forked_process,
-    resolve_device,
     to_numpy,
 )
 from skebm.base import BaseEBM
 from skebm.energies import BernoulliUnits
+from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.draws import check_n_samples
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
-from skebm.estimators.splits import split_rows
-from skebm.estimators.weighting import counted, of_some_weight
+from skebm.estimators.splits import holdout
+from skebm.estimators.weighting import counted_units
 from skebm.exceptions import InterruptedFitWarning
 from skebm.partition import Normalizer
 
@@ -79,6 +78,14 @@ class BitDensity(BaseEBM):
     def _fill(self, rows, generator):
         """Return rows (n, d) with NaN entries drawn given the others."""
 
+    @abstractmethod
+    def _chains(self, n_draws, seed):
+        """Run the chains of `diagnose`.
+
+        Return `Chains`, the names of the units that they draw, and energies of
+        calibration rows; None where rows of the data lack some of these units.
+        """
+
     @with_callbacks
     @fit_context
     def fit(self, X, y=None, sample_weight=None):
@@ -105,7 +112,7 @@ class BitDensity(BaseEBM):
         seen, held_out = np.arange(len(x)), np.arange(len(x))
         if self.early_stopping:
             fraction = self.validation_fraction
-            seen, held_out = split_rows(table, fraction, self._fit_seed)
+            seen, held_out = holdout(table, fraction, self._fit_seed)
         rows = self._tensor(x).float()
         valid = rows[torch.from_numpy(held_out)] if self.early_stopping else None
         if self._train(rows[torch.from_numpy(seen)], valid):
@@ -160,15 +167,41 @@ class BitDensity(BaseEBM):
         drawn = self._filled(np.repeat(row, n_samples, 0), generator)
         return self._named(drawn)
 
+    def diagnose(self, n_draws=200, *, random_state=None):
+        """Run 64 chains of Gibbs steps and tell whether they mix.
+
+        Parameters
+        ----------
+        n_draws : int, default=200
+            Draws of each chain, >= 4.
+        random_state : int, RandomState or None, default=None
+            Seed of the chains; None takes the estimator's.
+
+        Returns
+        -------
+        DataFrame of shape (n_units + 1, 6)
+            One line per unit that the chains draw and one for the energy of these; see
+            `DeepEBM.diagnose`. The units are the columns, with hidden layers those of
+            the Notes; ``energy_gap`` is NaN where rows of the data lack some of them.
+
+        Warns
+        -----
+        NotMixedWarning
+            If the largest R-hat is above 1.05.
+        """
+        check_is_fitted(self)
+        refuse_forked_process()
+        chains, names, known = self._chains(n_draws, self._seed(random_state))
+        warn_unless_mixed(chains)
+        return diagnosis(chains, names, known)
+
     def _begin(self, X, sample_weight):
         """Forget the last fit; return the counted encoded rows; set device and seed."""
         self.__dict__.pop("explain_baseline_", None)
-        X, sample_weight = of_some_weight(X, sample_weight)
-        x = self._encode(X, reset=True)
-        refuse_few(self, len(x))
-        table = counted(x, sample_weight)
-        refuse_forked_process()
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        table = counted_units(
+            self, X, sample_weight, lambda rows: self._encode(rows, reset=True)
+        )
+        self._set_device_and_seed()
         return table
 
     def _normalize(self, rows):

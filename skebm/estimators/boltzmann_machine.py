@@ -22,7 +22,6 @@ from skebm.estimators.boltzmann_training import (
     trained,
 )
 from skebm.estimators.choices import resolve
-from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.objectives import BoltzmannLikelihood, PseudoLikelihood
 from skebm.partition import AnnealedUnitGibbs, StateSum
 from skebm.partition.pseudo import pseudo_log_likelihood_of_bits
@@ -271,30 +270,10 @@ class BoltzmannMachine(BitDensity):
         full[some] = np.where(missing[some], to_numpy(mean), rows[some])
         return self._named(full)
 
-    def diagnose(self, n_draws=200, *, random_state=None):
-        """Run 64 chains of single-unit Gibbs steps and tell whether they mix.
-
-        Parameters
-        ----------
-        n_draws : int, default=200
-            Draws of each chain, >= 4.
-        random_state : int, RandomState or None, default=None
-            Seed of the chains; None takes the estimator's.
-
-        Returns
-        -------
-        DataFrame of shape (n_features + 1, 6)
-            One line per column and one for the energy; see `DeepEBM.diagnose`.
-
-        Warns
-        -----
-        NotMixedWarning
-            If the largest R-hat is above 1.05.
-        """
-        check_is_fitted(self)
-        n = self.n_features_in_
-        generator = make_generator(self._seed(random_state), self.device_)
-        nothing = self._tensor(np.full((N_CHAINS, n), np.nan))
+    def _chains(self, n_draws, seed):
+        """Run chains of single-unit Gibbs steps over the columns."""
+        generator = make_generator(seed, self.device_)
+        nothing = self._tensor(np.full((N_CHAINS, self.n_features_in_), np.nan))
         chains = run_chains(
             UnitGibbs(),
             self.energy_,
@@ -302,10 +281,7 @@ class BoltzmannMachine(BitDensity):
             n_draws=n_draws,
             generator=generator,
         )
-        warn_unless_mixed(chains)
-        gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
-        names = getattr(self, "feature_names_in_", range(n))
-        return diagnosis(chains, gap, np.zeros(n), np.ones(n), names)
+        return chains, self._column_names(), self.calibration_energy_
 
     def _train(self, rows, valid):
         """Train the machine."""

@@ -6,7 +6,7 @@ import torch
 
 from skebm._torch import make_generator
 from skebm.estimators.rbm_training import PATIENCE, RBMRun
-from skebm.estimators.splits import split_rows
+from skebm.estimators.splits import holdout
 from skebm.objectives import ClassLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
 
@@ -51,7 +51,7 @@ def train_classifier(rbm, table, params, seed):
     rows = torch.from_numpy(table.rows).to(rbm.weight.device, torch.float32)
     x, x_valid = rows, None
     if params["early_stopping"]:
-        places = split_rows(table, params["validation_fraction"], seed)
+        places = holdout(table, params["validation_fraction"], seed)
         x, x_valid = (rows[torch.from_numpy(p).to(rows.device)] for p in places)
     if params["training"] == "generative":
         run = RBMRun(rbm, RBMLikelihood(), _named_as_in_rbm(params), seed)

@@ -118,9 +118,12 @@ class ConditionalDensity(ConditionalReaders):
         rbm = self.energy_.at(self._features(before)[0])
         chains = chains_of(rbm, n_draws, self._seed(random_state))
         warn_unless_mixed(chains)
-        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-        columns = self._columns
-        return diagnosis(chains, np.nan, columns.location, columns.scale, names)
+        return diagnosis(
+            chains,
+            self._column_names(),
+            location=self._columns.location,
+            scale=self._columns.scale,
+        )
 
     def next_probabilities(self, X=None, context=None, lengths=None):
         """Return the probabilities of the row that comes next.

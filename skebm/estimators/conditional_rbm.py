@@ -13,8 +13,6 @@ from sklearn.callback import with_callbacks
 from skebm._check import Interval, StrOptions, check_rows, fit_context
 from skebm._torch import (
     make_generator,
-    refuse_forked_process,
-    resolve_device,
     to_numpy,
 )
 from skebm.base import BaseEBM
@@ -243,10 +241,9 @@ class ConditionalRBM(ConditionalDensity):
         """Forget the last fit; return wide rows; set device and seed."""
         self.__dict__.pop("explain_baseline_", None)
         rows = check_rows(self, given.X, reset=True)
-        refuse_forked_process()
+        self._set_device_and_seed()
         self._columns = VisibleColumns(self.units, rows)
         self._context = ContextColumns(given.context, len(rows))
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
         self.log_partition_ = float(np.log(self._columns.scale).sum())
         return self._wide(given, rows)
 

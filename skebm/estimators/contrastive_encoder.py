@@ -16,7 +16,6 @@ from skebm._torch import (
     in_chunks,
     make_generator,
     refuse_forked_process,
-    resolve_device,
     to_numpy,
 )
 from skebm.base import Fitting
@@ -294,11 +293,9 @@ class EnergyContrastiveEncoder(
         """Forget the last fit; return an energy and scaled rows."""
         self.__dict__.pop("energy_", None)
         rows = check_rows(self, X, reset=True)
-        refuse_forked_process()
         sizes = self.hidden_layer_sizes
         hidden = layer_sizes(sizes) if np.size(sizes) else ()
-        self._fit_seed = self._seed()
-        self.device_ = str(resolve_device(self.device))
+        self._set_device_and_seed()
         self.location_, self.scale_ = location_and_scale(rows)
         energy = Similarity(
             self.n_components, hidden, self.n_projection, self.temperature

@@ -2,7 +2,6 @@
 
 from numbers import Integral
 
-import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
@@ -11,13 +10,11 @@ from skebm._check import Interval, StrOptions
 from skebm._torch import (
     bernoulli,
     make_generator,
-    refuse_forked_process,
     to_numpy,
 )
 from skebm.energies import DeepBelief
 from skebm.estimators.bit_density import BitDensity
 from skebm.estimators.boltzmann_training import layer_sizes, trained
-from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.rbm_drawing import chains_of, log_partition_of
 from skebm.estimators.rbm_training import epochs_for, stable_rate, with_fast_biases
 from skebm.objectives import DrawnRowsLikelihood, RBMLikelihood
@@ -132,7 +129,9 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
     Sparse X is made dense. Limits: no fine-tuning of the layers together; a bound, so
     that a lower score than that of a `BernoulliRBM` may be a loose bound; rows given
     some columns come from 4,096 draws of the hidden layers weighted by these columns,
-    which is poor for many of them.
+    which is poor for many of them. The chains of `diagnose` draw the visible bits of
+    the top RBM, which are the columns where there is one layer; ``energy_gap`` is NaN.
+    The layers below are drawn from these bits without chains.
 
     References
     ----------
@@ -212,40 +211,12 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         means = self._mapped(lambda v: self.energy_.up(v)[-1], rows)
         return means.astype(rows.dtype)
 
-    def diagnose(self, n_draws=200, *, random_state=None):
-        """Run 64 chains of block Gibbs of the top RBM and tell whether they mix.
-
-        The layers below it are drawn from its visible bits without chains.
-
-        Parameters
-        ----------
-        n_draws : int, default=200
-            Draws of each chain, >= 4.
-        random_state : int, RandomState or None, default=None
-            Seed of the chains; None takes the estimator's.
-
-        Returns
-        -------
-        DataFrame of shape (n_visible + 1, 6)
-            One line per visible bit of the top RBM, which are the columns where there
-            is one layer, and one for its energy; see `DeepEBM.diagnose`.
-            ``energy_gap`` is NaN: rows of the data lack the hidden layers.
-
-        Warns
-        -----
-        NotMixedWarning
-            If the largest R-hat is above 1.05.
-        """
-        check_is_fitted(self)
-        refuse_forked_process()
-        top = self.energy_.top
-        chains = chains_of(top, n_draws, self._seed(random_state))
-        warn_unless_mixed(chains)
-        width = top.layer.n_features
-        names = [f"hidden{j}" for j in range(width)]
-        if len(self.energy_.machines) == 1:
-            names = getattr(self, "feature_names_in_", range(width))
-        return diagnosis(chains, np.nan, np.zeros(width), np.ones(width), names)
+    def _chains(self, n_draws, seed):
+        """Run chains of block Gibbs over the visible bits of the top RBM."""
+        top, names = self.energy_.top, self._column_names()
+        if len(self.energy_.machines) > 1:
+            names = [f"hidden{j}" for j in range(top.layer.n_features)]
+        return chains_of(top, n_draws, seed), names, None
 
     def _train(self, rows, valid):
         """Train the RBMs from below, each on draws of the one below it."""

@@ -14,7 +14,6 @@ from skebm._torch import make_generator, to_numpy
 from skebm.energies import DeepBoltzmann
 from skebm.estimators.bit_density import BitDensity
 from skebm.estimators.boltzmann_training import layer_sizes, trained
-from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.rbm_drawing import chains_of, imputed, log_partition_of
 from skebm.estimators.rbm_training import stable_rate
 from skebm.objectives import DeepBoltzmannLikelihood
@@ -128,7 +127,8 @@ class DeepBoltzmannMachine(
     -----
     All layers learn together, from centred gradients. Sparse X is made dense. Limits:
     the bound is loose where the hidden bits of a row depend on each other; compare it
-    with a `BernoulliRBM`, whose likelihood is exact, before trusting depth.
+    with a `BernoulliRBM`, whose likelihood is exact, before trusting depth. The chains
+    of `diagnose` draw the even layers, columns first; ``energy_gap`` is NaN.
 
     References
     ----------
@@ -235,41 +235,16 @@ class DeepBoltzmannMachine(
             full[some] = guess[:, : rows.shape[1]]
         return self._named(full)
 
-    def diagnose(self, n_draws=200, *, random_state=None):
-        """Run 64 chains of block Gibbs and tell whether they mix.
-
-        Parameters
-        ----------
-        n_draws : int, default=200
-            Draws of each chain, >= 4.
-        random_state : int, RandomState or None, default=None
-            Seed of the chains; None takes the estimator's.
-
-        Returns
-        -------
-        DataFrame of shape (n_even + 1, 6)
-            One line per unit of the even layers, columns first, and one for their
-            energy; see `DeepEBM.diagnose`. ``energy_gap`` is NaN: rows of the data lack
-            the even hidden layers.
-
-        Warns
-        -----
-        NotMixedWarning
-            If the largest R-hat is above 1.05.
-        """
-        check_is_fitted(self)
-        rbm, n = self.energy_.folded(), self.n_features_in_
-        chains = chains_of(rbm, n_draws, self._seed(random_state))
-        warn_unless_mixed(chains)
-        names = list(getattr(self, "feature_names_in_", range(n)))
-        names += [f"hidden{j}" for j in range(self._n_above)]
-        width = len(names)
-        return diagnosis(chains, np.nan, np.zeros(width), np.ones(width), names)
-
     @property
     def _n_above(self):
         """Bits of the even hidden layers."""
         return sum(self.energy_.sizes[2::2])
+
+    def _chains(self, n_draws, seed):
+        """Run chains of block Gibbs over the even layers."""
+        names = [*self._column_names()]
+        names += [f"hidden{j}" for j in range(self._n_above)]
+        return chains_of(self.energy_.folded(), n_draws, seed), names, None
 
     def _train(self, rows, valid):
         """Train all layers together."""

@@ -9,7 +9,6 @@ from skebm._torch import (
     in_chunks,
     make_generator,
     refuse_forked_process,
-    resolve_device,
     to_numpy,
 )
 from skebm.base import BaseEBM
@@ -116,9 +115,13 @@ class ScaledDensity(BaseEBM):
         chains = mixed_chains(
             self.energy_, self.base_, self.sampler_, n_draws, 1, generator=generator
         )
-        gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
-        names = getattr(self, "feature_names_in_", range(self.n_features_in_))
-        return diagnosis(chains, gap, self.location_, self.scale_, names)
+        return diagnosis(
+            chains,
+            self._column_names(),
+            self.calibration_energy_,
+            self.location_,
+            self.scale_,
+        )
 
     def _begin(self, X, sample_weight=None):
         """Forget the last fit; return X checked and counted; set device and scale."""
@@ -128,8 +131,7 @@ class ScaledDensity(BaseEBM):
         chosen = self._chosen_normalizer()
         if chosen is not None:
             chosen.check_columns(table.rows.shape[1])
-        refuse_forked_process()
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        self._set_device_and_seed()
         self.location_, self.scale_ = location_and_scale(table.rows)
         return table
 

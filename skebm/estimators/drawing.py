@@ -185,30 +185,33 @@ def tuned(energy, base, sampler, *, generator):
     return run_chains(sampler, energy, starts, n_draws=1, generator=generator).sampler
 
 
-def diagnosis(chains, energy_gap, location, scale, names):
+def diagnosis(chains, names, known=None, location=0.0, scale=1.0):
     """Return the table of `DeepEBM.diagnose`.
 
     Parameters
     ----------
     chains : Chains
-        Draws of scaled rows.
-    energy_gap : float
-        Mean energy of the draws less that of the data.
-    location, scale : ndarray of shape (n_features,)
-        Of the columns.
-    names : sequence
+        Draws and diagnostics.
+    names : sequence of length n_columns
+        Of the columns of the draws.
+    known : ndarray of shape (n,) or None, default=None
+        Energies of calibration rows; None leaves ``energy_gap`` NaN.
+    location, scale : float or ndarray of shape (n_columns,), default=0.0, 1.0
         Of the columns.
 
     Returns
     -------
-    DataFrame of shape (n_features + 1, 6)
+    DataFrame of shape (n_columns + 1, 6)
         A line per column and one for the energy.
     """
     import pandas as pd
 
     energies = chains.energies[:, :, None]
     draws = torch.cat([chains.draws, energies], 2)
-    location, scale = np.append(location, 0.0), np.append(scale, 1.0)
+    n_columns = len(names)
+    location = np.append(np.broadcast_to(location, n_columns), 0.0)
+    scale = np.append(np.broadcast_to(scale, n_columns), 1.0)
+    gap = math.nan if known is None else float(chains.energies.mean()) - known.mean()
     return pd.DataFrame(
         {
             "mean": to_numpy(draws.mean((0, 1))) * scale + location,
@@ -216,7 +219,7 @@ def diagnosis(chains, energy_gap, location, scale, names):
             "rhat": to_numpy(split_rhat(draws)),
             "ess": to_numpy(bulk_ess(draws)),
             "acceptance": chains.acceptance,
-            "energy_gap": energy_gap,
+            "energy_gap": gap,
         },
         index=[*names, "energy"],
     )

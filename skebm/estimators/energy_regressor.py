@@ -14,7 +14,7 @@ from skebm._check import (
     fit_context,
     refuse_few,
 )
-from skebm._torch import refuse_forked_process, resolve_device, to_numpy
+from skebm._torch import to_numpy
 from skebm.estimators.merging import merged
 from skebm.estimators.response_readers import ResponseReaders
 from skebm.estimators.response_training import held_out_levels, train_response
@@ -231,15 +231,13 @@ class EBMRegressor(ResponseReaders):
         self.__dict__.pop("energy_", None)
         rows, y, weight = check_targets(self, X, y, sample_weight)
         refuse_few(self, len(rows))
-        refuse_forked_process()
         if self.prediction == "mode" and y.ndim == 2 and y.shape[1] > 1:
             raise ValueError(
                 f"Got prediction='mode' and {y.shape[1]} targets, but the mode is "
                 "that of one. Pass prediction='mean' or 'median'."
             )
         self._y_ndim = y.ndim
-        self._fit_seed = self._seed()
-        self.device_ = str(resolve_device(self.device))
+        self._set_device_and_seed()
         both = np.column_stack([rows, y]).astype(np.float64)
         both, weight = merged(both, weight)
         x, z = np.split(both, [rows.shape[1]], axis=1)

@@ -15,7 +15,6 @@ from skebm._torch import (
     in_chunks,
     make_generator,
     refuse_forked_process,
-    resolve_device,
     to_numpy,
     uniform_like,
 )
@@ -62,7 +61,6 @@ class JointDensity(ClassReaders):
     def _begin(self, X, y, sample_weight, classes=None, partial=False):
         """Set device, seed, scale, classes; return the rows that training sees."""
         x = check_rows(self, X, reset=True)
-        refuse_forked_process()
         y, known = check_partial_labels(self, x, y, classes)
         weights = check_weights(x, sample_weight)
         known &= weights > 0
@@ -83,7 +81,7 @@ class JointDensity(ClassReaders):
                 f"{len(self.classes_)} class. Pass rows of another class too; -1, NaN "
                 "and None are no labels."
             )
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        self._set_device_and_seed()
         self.location_, self.scale_ = middle_and_quarter_range(x[weights > 0])
         rows = self._labelled(x, y, known, weights)
         self._base = single_gaussian(rows.repeated().z).to(self.device_)

@@ -85,7 +85,8 @@ def discriminant(rows, n_classes):
     """Return the log-odds of Gaussian classes with one covariance [1]_.
 
     d_y(x) = m_y' S^-1 x - m_y' S^-1 m_y / 2 + log p(y), less their mean over y: m are
-    the means, S the covariance within the classes, shrunk [2]_.
+    the means, S the covariance within the classes, shrunk [2]_. scikit-learn's
+    `LinearDiscriminantAnalysis` takes no weights of rows.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def discriminant(rows, n_classes):
 
 
 def likeliest_factor(scores, offset, rows):
-    """Return the s in [0, 3] at which labels are likeliest.
+    """Return the s in [0, 1] at which labels are likeliest.
 
     Parameters
     ----------

@@ -11,15 +11,13 @@ from sklearn.semi_supervised import LabelSpreading
 from sklearn.utils.class_weight import compute_class_weight
 
 from skebm.estimators.merging import merged
+from skebm.estimators.weighting import MOST_COPIES, numbers_of
 
 N_NEIGHBORS = 10
 """Neighbours from which a row without a label takes one."""
 
 SHARPNESS = 10.0
 """Factor on squared distances in units of those to the tenth neighbour."""
-
-MOST_COPIES = 10
-"""Rows that a table may grow to where weights become numbers of rows."""
 
 CLAMPING = 0.95
 """Share of a row's label that comes from its neighbours in one step."""
@@ -66,12 +64,8 @@ class LabelledRows(NamedTuple):
             With the same sum of weights. Multiples of the least weight are exact, up
             to ten times as many rows; else numbers are near to shares of as many.
         """
-        n, multiples = len(self.weights), self.weights / self.weights.min()
-        counts = multiples.round()
-        if counts.sum() > MOST_COPIES * n or not np.allclose(counts, multiples):
-            ends = np.cumsum(multiples) / multiples.sum() * MOST_COPIES * n
-            counts = np.maximum(1, np.diff(ends.round(), prepend=0))
-        counts = counts.astype(int)
+        n = len(self.weights)
+        counts, _ = numbers_of(self.weights / self.weights.min(), MOST_COPIES * n)
         rows = self._replace(weights=self.weights / counts)
         return rows.take(np.repeat(np.arange(n), counts))
 

@@ -7,7 +7,6 @@ import numpy as np
 from sklearn.callback import with_callbacks
 
 from skebm._check import Interval, StrOptions, fit_context
-from skebm._torch import refuse_forked_process, resolve_device
 from skebm.estimators.rating_readers import RatingReaders
 from skebm.estimators.rating_side import RatingSide
 from skebm.estimators.rating_table import Levels, listed, shrunk_means
@@ -181,10 +180,9 @@ class RatingRBM(RatingReaders):
         """Forget the last fit; return the ratings; set labels, device and seed."""
         for name in ("energy_", "feature_names_in_"):
             self.__dict__.pop(name, None)
-        refuse_forked_process()
         ratings = listed(self, X)
         self.users_, self.items_ = ratings.users, ratings.items
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        self._set_device_and_seed()
         return ratings
 
     def _train(self, ratings):

@@ -21,8 +21,6 @@ from skebm._check import (
 from skebm._torch import (
     in_chunks,
     make_generator,
-    refuse_forked_process,
-    resolve_device,
     to_numpy,
 )
 from skebm.energies import ClassRBM
@@ -233,7 +231,6 @@ class RBMClassifier(ClassReaders):
         self.__dict__.pop("energy_", None)
         X, y = check_labelled(self, X, y)
         refuse_few(self, len(X))
-        refuse_forked_process()
         weight = check_weights(X, sample_weight)
         X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -243,9 +240,8 @@ class RBMClassifier(ClassReaders):
                 "weight, but expected two classes or more."
             )
         rows = np.column_stack([check_bits(self, X, ADVICE), codes])
-        table = counted(rows, weight)
-        self._fit_seed = self._seed()
-        self.device_ = str(resolve_device(self.device))
+        table = counted(rows, weight, together=False)
+        self._set_device_and_seed()
         rbm = ClassRBM(self.n_components, len(self.classes_))
         rbm.build(rows.shape[1], generator=make_generator(self._fit_seed))
         return rbm.to(self.device_), table

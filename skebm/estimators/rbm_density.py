@@ -11,7 +11,7 @@ import torch
 from sklearn.callback import with_callbacks
 from sklearn.utils.validation import check_is_fitted
 
-from skebm._check import Interval, StrOptions, check_units, fit_context, refuse_few
+from skebm._check import Interval, StrOptions, check_units, fit_context
 from skebm._torch import (
     in_chunks,
     make_generator,
@@ -27,8 +27,8 @@ from skebm.estimators.rbm_readers import CHUNK, RBMReaders
 from skebm.estimators.rbm_stream import Stream
 from skebm.estimators.rbm_training import RBMRun
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
-from skebm.estimators.splits import split_rows
-from skebm.estimators.weighting import counted, of_some_weight
+from skebm.estimators.splits import holdout
+from skebm.estimators.weighting import counted_units
 from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import RBMLikelihood
 from skebm.partition import Normalizer
@@ -195,14 +195,12 @@ class RBMDensity(RBMReaders):
         """Forget the last fit; return the counted encoded rows; set device and seed."""
         for name in ("explain_baseline_", "_stream"):
             self.__dict__.pop(name, None)
-        X, sample_weight = of_some_weight(X, sample_weight)
-        x = self._encode(X, reset=True)
-        refuse_few(self, len(x))
-        table = counted(x, sample_weight)
+        table = counted_units(
+            self, X, sample_weight, lambda rows: self._encode(rows, reset=True)
+        )
         if sample_weight is not None:
             table = table._replace(rows=self._rescaled(table.rows))
-        refuse_forked_process()
-        self.device_, self._fit_seed = str(resolve_device(self.device)), self._seed()
+        self._set_device_and_seed()
         return table
 
     def _new_rbm(self, x):
@@ -228,7 +226,7 @@ class RBMDensity(RBMReaders):
         seen, held_out = np.arange(len(x)), np.arange(len(x))
         if self.early_stopping:
             fraction = self.validation_fraction
-            seen, held_out = split_rows(table, fraction, self._fit_seed)
+            seen, held_out = holdout(table, fraction, self._fit_seed)
         rows = self._tensor(x)
         history = self._new_run(rbm).fit(
             rows[torch.from_numpy(seen)],

@@ -169,10 +169,7 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
         check_is_fitted(self)
         chains = chains_of(self.energy_, n_draws, self._seed(random_state))
         warn_unless_mixed(chains)
-        gap = float(chains.energies.mean()) - self.calibration_energy_.mean()
-        n = self.n_features_in_
-        names = getattr(self, "feature_names_in_", range(n))
-        return diagnosis(chains, gap, np.zeros(n), np.ones(n), names)
+        return diagnosis(chains, self._column_names(), self.calibration_energy_)
 
     def _given_row(self, given):
         """Return one encoded row with the given values, NaN elsewhere, shape (1, d)."""

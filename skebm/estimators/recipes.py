@@ -190,18 +190,18 @@ def fit_given(table, energy, objective, base, runs, validation_fraction):
         The trained energy.
     """
     z = table.rows
-    train, held_out = np.arange(len(z)), np.arange(len(z))
-    if objective.is_criterion and can_hold_out(table):
-        train, held_out = holdout(table, validation_fraction, runs.seed)
     if base == "auto" and _confines_itself(energy, z.shape[1], runs.seed):
         base = None
     kind = "gaussian" if base is None else base
     _refuse_rows_outside(energy, z)
-    judge = train, held_out
+    every = np.arange(len(z))
+    judge, (train, held_out) = (every, every), (every, every)
     if can_hold_out(table):
         # Also where training takes every row: a base that judged itself by the rows it
         # was fitted to would have one component for each few of them.
         judge = holdout(table, validation_fraction, runs.seed)
+        if objective.is_criterion:
+            train, held_out = judge
     mixture = base_of(kind, z, [judge], runs.seed, table.copies)
     law = fitted_base(mixture, z[train])
     energy = energy if base is None else tilted(law, z, energy)

@@ -70,31 +70,6 @@ def holdout(table, fraction, seed):
     return table.places(train), table.places(held_out)
 
 
-def split_rows(table, fraction, seed):
-    """Return the places of training and held-out rows of a table of bits or codes.
-
-    There equal rows are observations of their own, and copies only where weights had
-    to become shares.
-
-    Parameters
-    ----------
-    table : Counted
-        Rows.
-    fraction : float
-        Share to hold out.
-    seed : int
-        Seed of the split.
-
-    Returns
-    -------
-    train, held_out : ndarray
-        Places of rows, at least one each.
-    """
-    if table.copies > 1:
-        return holdout(table, fraction, seed)
-    return split(len(table.rows), fraction, seed)
-
-
 def split(n_rows, fraction, seed):
     """Return the places of training and of held-out rows.
 

@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skebm._check import check_weights, take_rows
+from skebm._check import check_weights, refuse_few, take_rows
 from skebm.estimators.merging import merged
 
 MOST_COPIES = 10
 """Rows that a table may grow to where weights become numbers of rows, and the mean
 number of equal rows from which on each counts as an observation of its own."""
-
 
 BLOCK = 1024
 """Rows that are summed at once, so that they stay in the cache."""
@@ -72,7 +71,7 @@ class Counted(NamedTuple):
         )
 
 
-def counted(rows, sample_weight=None):
+def counted(rows, sample_weight=None, *, together=True):
     """Return rows as often as their weights say.
 
     A row of weight two is the row twice, to the last bit of what is trained: equal rows
@@ -85,6 +84,9 @@ def counted(rows, sample_weight=None):
         Rows.
     sample_weight : array-like of shape (n_samples,) or None
         Weights >= 0, not all zero.
+    together : bool, default=True
+        Whether equal rows are held out together. False for bits and codes, where they
+        are observations of their own; copies for fractional weights stay together.
 
     Returns
     -------
@@ -107,10 +109,40 @@ def counted(rows, sample_weight=None):
     n = len(units)
     numbers, copies = numbers_of(total, MOST_COPIES * len(rows))
     unit = np.repeat(np.arange(n), numbers)
-    if copies == 1 and len(unit) >= MOST_COPIES * n:
+    apart = not together or len(unit) >= MOST_COPIES * n
+    if copies == 1 and apart:
         rows = units[unit]
         return Counted(rows, np.arange(len(rows)), rows, None, 1)
     return Counted(units[unit], unit, units, total, copies)
+
+
+def counted_units(estimator, X, sample_weight, encode):
+    """Return rows of bits, codes or other units as often as their weights say.
+
+    Parameters
+    ----------
+    estimator : BaseEBM
+        Named in errors.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Rows, as they came.
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights >= 0, not all zero.
+    encode : callable
+        Maps rows of positive weight to the values of the units: no category is learned
+        from a row of weight zero.
+
+    Returns
+    -------
+    Counted
+        Equal rows are observations of their own.
+    """
+    if sample_weight is not None:
+        weight = check_weights(X, sample_weight)
+        used = np.flatnonzero(weight)
+        X, sample_weight = X if weight.all() else take_rows(X, used), weight[used]
+    rows = encode(X)
+    refuse_few(estimator, len(rows))
+    return counted(rows, sample_weight, together=False)
 
 
 def all_differ(rows):
@@ -133,30 +165,6 @@ def all_differ(rows):
         parts = np.array_split(rows, len(rows) // BLOCK + 1)
         sums = np.concatenate([(part * factors).sum(1) for part in parts])
     return len(np.unique(sums)) == len(rows)
-
-
-def of_some_weight(X, sample_weight):
-    """Return the rows that count, and their weights.
-
-    Parameters
-    ----------
-    X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        Rows, as they came: no category is learned from one of weight zero.
-    sample_weight : array-like of shape (n_samples,) or None
-        Weights >= 0, not all zero.
-
-    Returns
-    -------
-    X : {array-like, sparse matrix} of shape (n, n_features)
-        Rows of positive weight.
-    sample_weight : ndarray of shape (n,) or None
-        Their weights.
-    """
-    if sample_weight is None:
-        return X, None
-    weight = check_weights(X, sample_weight)
-    used = np.flatnonzero(weight)
-    return (X if len(used) == len(weight) else take_rows(X, used)), weight[used]
 
 
 def numbers_of(weight, most):

@@ -1,7 +1,8 @@
 """What an estimate of log Z is, who makes it, and the density that it starts from."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -71,11 +72,18 @@ class Particles(NamedTuple):
 class Normalizer(Params, ABC):
     """A way to find log Z of an energy, given a density to start from.
 
+    Attributes
+    ----------
+    most_columns : int or inf
+        Columns that it can serve.
+
     References
     ----------
     .. [1] Gelman, Meng (1998), Simulating normalizing constants: from importance
        sampling to bridge sampling to path sampling, Statistical Science 13(2).
     """
+
+    most_columns: ClassVar[float] = math.inf
 
     @abstractmethod
     def __call__(
@@ -112,7 +120,11 @@ class Normalizer(Params, ABC):
         ValueError
             With what to use in its place.
         """
-        del n_features  # most ways serve any number
+        if n_features > self.most_columns:
+            raise ValueError(
+                f"Got {n_features} columns, but {type(self).__name__} integrates at "
+                f"most {self.most_columns}. Use ImportanceSampling(), SMC() or AIS()."
+            )
 
 
 def fit_base(x: Tensor, widening: float = 1.2) -> Quadratic:

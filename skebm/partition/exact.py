@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -184,25 +184,7 @@ class Quadrature(Normalizer):
     half_width: float = 8.0
     tol: float = 1e-8
     max_evaluations: int = 4_000_000
-
-    def check_columns(self, n_features: int) -> None:
-        """Raise beyond two columns.
-
-        Parameters
-        ----------
-        n_features : int
-            Columns.
-
-        Raises
-        ------
-        ValueError
-            With what to use in its place.
-        """
-        if n_features > 2:
-            raise ValueError(
-                f"Got {n_features} columns, but Quadrature integrates 1 or 2. Use "
-                "ImportanceSampling(), SMC() or AIS()."
-            )
+    most_columns: ClassVar[float] = 2
 
     def __call__(
         self, energy: Energy, *, base: Energy, generator: Generator

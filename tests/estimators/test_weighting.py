@@ -14,7 +14,7 @@ from skebm import (
     MixedRBM,
     RBMClassifier,
 )
-from skebm.estimators.splits import split_rows
+from skebm.estimators.splits import holdout
 from skebm.estimators.weighting import all_differ, counted, numbers_of
 
 X = np.random.default_rng(0).normal(size=(40, 2))
@@ -156,11 +156,19 @@ def test_weights_count_where_columns_are_scaled(model):
 
 def test_copies_that_stand_for_shares_are_held_out_together():
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 60)
-    table = counted(BITS + X[:1, :1], weight)
-    train, held_out = split_rows(table, 0.2, 0)
+    table = counted(BITS, weight, together=False)
+    train, held_out = holdout(table, 0.2, 0)
     assert table.copies == 10
     assert not set(table.unit[train]) & set(table.unit[held_out])
     assert len(train) + len(held_out) == len(table.rows)
+
+
+def test_equal_rows_of_bits_are_held_out_apart():
+    table = counted(BITS, together=False)
+    train, held_out = holdout(table, 0.2, 0)
+    assert len(held_out) == round(0.2 * len(BITS))
+    both = set(map(tuple, table.rows[train])) & set(map(tuple, table.rows[held_out]))
+    assert both
 
 
 def test_no_category_is_learned_from_a_row_of_no_weight():
