@@ -445,6 +445,13 @@ def test_the_base_is_chosen_on_other_rows_for_every_objective(objective):
     assert len(model.fit(rng.normal(size=(300, 3))).base_.means) <= 4
 
 
+@pytest.mark.parametrize(("objective", "n_held_out"), [("sm", 30), ("cd", 300)])
+def test_rows_are_held_out_where_the_objective_judges(objective, n_held_out):
+    """All 300 rows train, and calibrate, where no loss of held-out ones tells."""
+    model = DeepEBM("quadratic", objective=objective, max_iter=1, normalizer=None)
+    assert len(model.fit(gaussian_rows(300)).calibration_energy_) == n_held_out
+
+
 def test_rows_outside_a_constraint_are_counted():
     U = np.random.default_rng(0).uniform(-1, 1, (300, 2))
     region = Constrained(MLP(), Box(-1.2, 1.2))

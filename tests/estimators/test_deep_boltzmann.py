@@ -114,6 +114,7 @@ def test_chains_of_a_diagnosis_mix(rows):
     table = DeepBoltzmannMachine((5, 4), n_iter=20, random_state=0).fit(rows).diagnose()
     assert len(table) == 6 + 4 + 1
     assert table["rhat"].max() < 1.1
+    assert table["energy_gap"].isna().all()
     assert table["mean"].iloc[:6].to_numpy() == pytest.approx([0.5] * 6, abs=0.1)
 
 

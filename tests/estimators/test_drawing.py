@@ -5,9 +5,16 @@ import pytest
 import torch
 
 from skebm.energies import Conditioned, Energy, Gaussians, Quadratic, Tilted
-from skebm.estimators.drawing import _starts, conditioned, draw, mixed_chains, tuned
+from skebm.estimators.drawing import (
+    _starts,
+    conditioned,
+    diagnosis,
+    draw,
+    mixed_chains,
+    tuned,
+)
 from skebm.exceptions import NotMixedWarning
-from skebm.samplers import HMC, MALA
+from skebm.samplers import HMC, MALA, Chains
 
 SLOPE = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
 
@@ -93,3 +100,15 @@ def test_tuned_samplers_are_not_tuned_again():
     chains = mixed_chains(tilted(), base(), sampler, 50, 1, generator=generator())
     assert sampler.step_size is not None
     assert chains.sampler.step_size == sampler.step_size
+
+
+def test_diagnosis_is_in_the_units_of_the_columns():
+    draws = torch.arange(80.0).reshape(10, 4, 2)
+    chains = Chains(draws, torch.full((10, 4), 3.0), 0.8, MALA())
+    known = np.array([1.0, 2.0])
+    table = diagnosis(chains, ["a", "b"], known, np.array([5.0, 0.0]), 2.0)
+    assert table.index.tolist() == ["a", "b", "energy"]
+    assert table["mean"].tolist() == [39 * 2 + 5, 40 * 2, 3]
+    assert table["sd"].iloc[0] == pytest.approx(2 * np.arange(0, 80, 2).std(ddof=1))
+    assert (table["energy_gap"] == 1.5).all()
+    assert diagnosis(chains, ["a", "b"])["energy_gap"].isna().all()

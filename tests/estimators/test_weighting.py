@@ -14,6 +14,7 @@ from skebm import (
     MixedRBM,
     RBMClassifier,
 )
+from skebm.estimators.partial_labels import LabelledRows
 from skebm.estimators.splits import holdout
 from skebm.estimators.weighting import all_differ, counted, numbers_of
 
@@ -34,6 +35,13 @@ def test_multiples_of_the_least_weight_are_exact():
     numbers, copies = numbers_of(np.array([0.1, 0.3, 0.2]), 30)
     assert numbers.tolist() == [1, 3, 2]
     assert copies == 1
+
+
+def test_labelled_rows_repeat_as_often_as_ratios_of_weights_say():
+    z = np.arange(3.0)[:, None]
+    rows = LabelledRows(z, np.arange(3), np.array([2.0, 4.0, 6.0])).repeated()
+    assert rows.codes.tolist() == [0, 1, 1, 2, 2, 2]
+    assert rows.weights.tolist() == [2.0] * 6
 
 
 def test_other_weights_become_shares_of_ten_times_as_many_rows():
