@@ -29,15 +29,16 @@ class JEMClassifier(JointDensity):
     backbone : {"mlp", "residual", "transformer", "linear"} or FeatureEnergy, \
             default="mlp"
         Whose features the logits read beside the row itself: `MLP`, `Convolutional`,
-        `Readout` of any torch module, ... "mlp" has 64-64 SiLU units; "linear" has
-        none, g is linear.
+        `Readout` of any torch module, ... "mlp" has 64-64 SiLU units, 128-128 for
+        "network" without an objective; "linear" has none, g is linear.
     generative : {"patterns", "tilted", "network"}, ClassPatterns, GaussianMixture or \
             None, default="patterns"
         What p(x) is. "patterns": as above; a `ClassPatterns` sets bandwidth and
         ``image_shape``. "tilted": a mixture of Gaussians b, or the one given, tilted by
         the network, p(x) = b(x) sum_y exp(g_y(x)) / Z. "network":
-        E(x) = -log sum_y exp(g_y(x)), as in [1]_. None: the same energy, trained on
-        labels alone.
+        E(x) = -log sum_y exp(g_y(x)), as in [1]_; without an objective, labels are
+        learned of rows with noise on them, as large as the rows are apart. None: the
+        same energy, trained on labels alone.
     objective : str or Objective, default="auto"
         What trains E(x) beside the labels, for "tilted" and "network": a string of
         `DeepEBM` or a value of `skebm.objectives`. "auto" is noise-contrastive

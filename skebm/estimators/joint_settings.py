@@ -2,7 +2,7 @@
 
 from sklearn.base import clone
 
-from skebm.energies import ClassPatterns
+from skebm.energies import MLP, ClassPatterns
 from skebm.estimators.choices import BACKBONES, GENERATIVE, OBJECTIVES, resolve
 from skebm.objectives import ContrastiveDivergence, NoiseContrastive
 from skebm.samplers import ULA
@@ -14,6 +14,9 @@ LANGEVIN = ContrastiveDivergence(
     energy_penalty=0.01,
 )
 """Persistent contrastive divergence by Langevin steps."""
+
+LANGEVIN_BACKBONE = MLP(hidden=(128, 128))
+"""What "mlp" means there: it has to learn labels of noisy rows, and where rows are."""
 
 WEIGHTS = {"tilted": 1.0, "network": 0.1, "langevin": 0.03}
 """What ``generative_weight="auto"`` means."""
@@ -43,12 +46,10 @@ def settings_of(params, rows):
         If an objective is given for an energy that has nothing to train with it.
     """
     backbone, generative = params["backbone"], params["generative"]
-    if isinstance(backbone, str):
-        backbone = BACKBONES[backbone]
     if isinstance(generative, str):
         generative = GENERATIVE[generative]
     objective, weight = params["objective"], params["generative_weight"]
-    n_updates = N_UPDATES
+    n_updates, kind = N_UPDATES, None
     if generative is None or isinstance(generative, ClassPatterns):
         _refuse_objective(params)
         objective, weight = None, 0.0
@@ -59,12 +60,17 @@ def settings_of(params, rows):
         usual = LANGEVIN if kind == "langevin" else NoiseContrastive()
         objective = usual if objective == "auto" else resolve(objective, OBJECTIVES)
         weight = WEIGHTS[kind] if weight == "auto" else float(weight)
+    langevin = kind == "langevin"
+    if isinstance(backbone, str):
+        wide = langevin and backbone == "mlp"
+        backbone = LANGEVIN_BACKBONE if wide else BACKBONES[backbone]
     return params | {
         "backbone": None if backbone is None else clone(backbone),
         "generative": generative,
         "objective": None if objective is None else clone(objective).prepared(rows),
         "generative_weight": weight,
         "n_updates": n_updates,
+        "noisy": langevin,
     }
 
 

@@ -13,6 +13,7 @@ from skebm.estimators.bases import base_of, fitted_base
 from skebm.estimators.label_start import label_start
 from skebm.estimators.partial_labels import label_shares
 from skebm.estimators.recipes import LEAST_REACH
+from skebm.estimators.scaling import row_spacing
 from skebm.estimators.temperatures import consistent_temperature
 from skebm.objectives import JointLikelihood
 from skebm.trainer import Trainer
@@ -45,7 +46,8 @@ class JointRecipe:
         Of `JEMClassifier`, its strings resolved: "backbone" is a FeatureEnergy or
         None, "generative" a ClassPatterns, a base of `bases`, "network" or None,
         "objective" an Objective or None; with
-        "n_updates", what ``max_iter="auto"`` means.
+        "n_updates", what ``max_iter="auto"`` means, and "noisy", whether labels are
+        learned of rows with noise on them.
     n_classes : int
         Classes.
     factors : ndarray of shape (n_classes,)
@@ -185,6 +187,7 @@ class JointRecipe:
             weight=params["generative_weight"],
             alpha=params["alpha"] * len(x) / n_rows,
             n_given=n_given,
+            noise=self._noise(x),
         )
         n_batches = math.ceil(len(x) / params["batch_size"])
         n_epochs = params["max_iter"]
@@ -205,6 +208,12 @@ class JointRecipe:
         )
         self.interrupted |= history.interrupted
         return history
+
+    def _noise(self, x):
+        """Return the sd of noise on the rows of which labels are learned."""
+        if not self.params["noisy"]:
+            return 0.0
+        return row_spacing(x[:, : -self.n_classes].cpu().numpy())
 
     def _counted(self, rows):
         """Return rows as p(x) learns them: a trained density counts rows."""

@@ -1,12 +1,17 @@
 """z = (x - location) / scale, without overflow, and back."""
 
+import math
 import warnings
 from numbers import Real
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 
 from skebm.energies.views import Standardized, shares_unit
+
+N_SPACED = 2000
+"""Rows, at most, whose next one is looked for."""
 
 FARTHEST = 1e15
 """Scaled values are clipped to it, so that their squares fit in single precision."""
@@ -85,6 +90,30 @@ def middle_and_quarter_range(x):
     info = np.finfo(np.float64)
     varies = scale > np.maximum(10 * info.eps * np.abs(location), info.tiny)
     return location, np.where(varies, scale, _own_size(location))
+
+
+def row_spacing(z):
+    """Return how far the next row is, in each column.
+
+    The median over rows of min_j |z_i - z_j| / sqrt(d): noise of this sd moves a row
+    about as far as the nearest other one is.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, d)
+        Rows; equal ones count once.
+
+    Returns
+    -------
+    float
+        In units of z; 0 for a single row.
+    """
+    rows = np.unique(z, axis=0)
+    if len(rows) < 2:
+        return 0.0
+    some = rows[:: math.ceil(len(rows) / N_SPACED)]
+    distance, _ = NearestNeighbors(n_neighbors=2).fit(rows).kneighbors(some)
+    return float(np.median(distance[:, 1])) / math.sqrt(z.shape[1])
 
 
 def _own_size(values):

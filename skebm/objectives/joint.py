@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
+from skebm._torch import normal_like
 from skebm.energies import Energy, JointEnergy
 from skebm.objectives.objective import HELD_OUT_BATCH, Loss, Objective
 
@@ -33,9 +34,9 @@ class JointState(nn.Module):
 class JointLikelihood(Objective):
     """Ascent on log p(y | x) and descent on an objective of E(x) [1]_.
 
-    L = -mean_i sum_y t_iy log p(y | x_i) + w L_objective + (alpha / 2n) sum W^2, with
-    targets t_iy >= 0 and W the weights, intercepts left out. A row without a label has
-    targets 0: it trains E(x) alone.
+    L = -mean_i sum_y t_iy log p(y | x_i + s u_i) + w L_objective + (alpha / 2n) sum W^2
+    with targets t_iy >= 0, u_i ~ N(0, I) and W the weights, intercepts left out. A row
+    without a label has targets 0: it trains E(x) alone.
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ class JointLikelihood(Objective):
         Strength of the penalty on weights, >= 0.
     n_given : int, default=0
         Columns with log p(x, y) that come with the rows: see Notes.
+    noise : float, default=0.0
+        s >= 0, in training only: near rows get near labels [2]_.
 
     Notes
     -----
@@ -58,6 +61,8 @@ class JointLikelihood(Objective):
     ----------
     .. [1] Grathwohl, Wang, Jacobsen, Duvenaud, Norouzi, Swersky (2020), Your classifier
        is secretly an energy based model and you should treat it like one, ICLR.
+    .. [2] Bishop (1995), Training with noise is equivalent to Tikhonov regularization,
+       Neural Computation 7(1).
 
     Examples
     --------
@@ -75,6 +80,7 @@ class JointLikelihood(Objective):
     weight: float = 1.0
     alpha: float = 0.0
     n_given: int = 0
+    noise: float = 0.0
 
     def init(self, energy: Energy, x: Tensor, *, generator: Generator) -> JointState:
         """Return the number of rows and what the objective keeps.
@@ -84,10 +90,10 @@ class JointLikelihood(Objective):
         ValueError
             If a parameter is out of range.
         """
-        if not (self.weight >= 0 and self.alpha >= 0):
+        if not all(v >= 0 for v in (self.weight, self.alpha, self.noise)):
             raise ValueError(
-                f"Got weight={self.weight!r} and alpha={self.alpha!r}, but expected "
-                "numbers >= 0."
+                f"Got weight={self.weight!r}, alpha={self.alpha!r} and "
+                f"noise={self.noise!r}, but expected numbers >= 0."
             )
         if self.objective is None:
             return JointState(len(x), nn.Module())
@@ -105,8 +111,10 @@ class JointLikelihood(Objective):
         """Return the loss; the penalty is left out in eval mode."""
         joint, kept = _checked(energy), cast(JointState, state)
         x, given, targets = self._split(joint, batch)
-        log_p = joint.log_proba(x, given)
-        value = -(targets * log_p).sum(1).mean()
+        seen = x
+        if self.noise and state.training:
+            seen = x + self.noise * normal_like(x, generator)
+        value = -(targets * joint.log_proba(seen, given)).sum(1).mean()
         metrics = {"label_loss": value.detach()}
         if self.objective is not None and self.weight:
             loss = self.objective(joint, x, kept.generative, generator=generator)

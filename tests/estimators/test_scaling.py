@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from skebm.estimators.scaling import given_columns, location_and_scale, scaled
+from skebm.estimators.scaling import (
+    given_columns,
+    location_and_scale,
+    row_spacing,
+    scaled,
+)
 
 
 def rows(seed=0):
@@ -58,3 +63,13 @@ def test_given_columns():
     for key in ("d", 3, -4, 1.5):
         with pytest.raises(ValueError, match="but expected one of"):
             given_columns({key: 1.0}, names, location, scale)
+
+
+def test_spacing_is_that_of_the_nearest_row():
+    grid = np.stack(np.meshgrid(np.arange(7.0), np.arange(9.0)), 2).reshape(-1, 2)
+    assert row_spacing(3 * grid) == pytest.approx(3 / np.sqrt(2))
+    twice = np.repeat(3 * grid, 2, axis=0)
+    assert row_spacing(twice) == row_spacing(3 * grid)
+    assert row_spacing(grid[:1]) == 0
+    line = np.arange(10_000.0)[:, None]
+    assert row_spacing(line) == 1

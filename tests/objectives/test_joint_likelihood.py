@@ -46,6 +46,27 @@ def test_without_a_density_it_is_the_cross_entropy():
     assert_close(value(JointLikelihood(), energy, packed(x, codes)), expected)
 
 
+def test_noise_on_rows_is_the_mean_over_it():
+    """Two linear scores: E log(1 + exp(-m - s u)), u normal, by Gauss-Hermite nodes."""
+    energy = JointNetwork(None, 2).build(2, generator=generator()).double()
+    with torch.no_grad():
+        for weight in energy.parameters():
+            weight += torch.randn(weight.shape, generator=generator(1))
+    x, codes = torch.tensor([[0.3, -0.5]]).double(), torch.tensor([1])
+    slope = energy.network.last.weight.detach().diff(dim=0).squeeze()
+    margin = energy.logits(x).detach().diff(dim=1).item()
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    spread = 2.0 * float(slope.norm())
+    expected = weights @ np.logaddexp(0, -margin - spread * nodes) / weights.sum()
+    rows = packed(x.expand(200_000, 2), codes.expand(200_000), k=2)
+    found = value(JointLikelihood(noise=2.0), energy, rows).detach()
+    assert float(found) == pytest.approx(expected, rel=0.01)
+    plain = value(JointLikelihood(), energy, rows).detach()
+    judged = value(JointLikelihood(noise=2.0), energy, rows, training=False)
+    assert_close(judged.detach(), plain)
+    assert float(plain) != pytest.approx(expected, rel=0.05)
+
+
 def test_weights_of_rows_are_factors():
     energy, (x, codes) = network(), table()
     w = torch.linspace(0.0, 2.0, 40).double()
@@ -116,7 +137,7 @@ def test_criterion_is_the_mean_over_all_held_out_rows():
     assert found == pytest.approx(float(expected.detach()))
 
 
-@pytest.mark.parametrize("params", [{"weight": -1.0}, {"alpha": -1.0}])
+@pytest.mark.parametrize("params", [{"weight": -1.0}, {"alpha": -1.0}, {"noise": -0.1}])
 def test_negative_factors_are_refused(params):
     with pytest.raises(ValueError, match="expected numbers >= 0"):
         value(JointLikelihood(**params), network(), packed(*table()))
