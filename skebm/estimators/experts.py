@@ -47,15 +47,13 @@ class Expert(NamedTuple):
     weight: float
     place: int
 
-    def fitted(self, X, sample_weight, seed):
+    def fitted(self, X, seed):
         """Return a clone fitted to X, or a frozen expert as it is.
 
         Parameters
         ----------
         X : ndarray or DataFrame of shape (n_samples, n_features)
             Training rows.
-        sample_weight : ndarray of shape (n_samples,) or None
-            How often each counts.
         seed : int
             With ``place``, its ``random_state`` where it has none of its own.
 
@@ -69,7 +67,7 @@ class Expert(NamedTuple):
         model = clone(self.estimator)
         if model.random_state is None:
             model.set_params(random_state=seed + self.place)
-        return model.fit(X, sample_weight=sample_weight)
+        return model.fit(X)
 
 
 def chosen_experts(estimators, weights, X):

@@ -13,6 +13,7 @@ from skebm._check import (
     Interval,
     StrOptions,
     meta_fit_context,
+    take_rows,
 )
 from skebm._torch import make_generator
 from skebm.estimators.choices import NORMALIZERS, SAMPLERS
@@ -118,7 +119,8 @@ class ProductOfExperts(Composition, ScaledDensity):
     Cost: the fits of the experts, ``cv`` + 1 times, and up to 400,000 energies of each
     for log Z. Limits: experts that hardly overlap leave log Z uncertain; see
     ``log_partition_interval_`` and `diagnose`. A frozen expert that was trained on rows
-    of X makes training rows look typical; `calibrate` with fresh ones.
+    of X makes training rows look typical; `calibrate` with fresh ones. Weighted rows
+    enter through experts that were fitted with them and frozen.
 
     References
     ----------
@@ -207,7 +209,7 @@ class ProductOfExperts(Composition, ScaledDensity):
 
     @with_callbacks
     @meta_fit_context
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None):
         """Fit the experts, estimate log Z of their product, and set the threshold.
 
         Parameters
@@ -216,30 +218,24 @@ class ProductOfExperts(Composition, ScaledDensity):
             Training rows, at least two; finite numbers.
         y : Ignored
             For scikit-learn's signature.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            How often each row counts, >= 0, for the experts and for the threshold;
-            None is once. Whole numbers are the row as often; of others only the ratios
-            matter.
 
         Returns
         -------
         self : ProductOfExperts
             The fitted estimator.
         """
-        table = self._begin(X, sample_weight)
-        experts = chosen_experts(
-            self.estimators, self.weights, self._named(table.units)
-        )
+        table = self._begin(X)
+        x = table.rows
+        rows = self._named(x)
+        experts = chosen_experts(self.estimators, self.weights, rows)
         self._validate_names([name for name, _ in self.estimators])
-        folds, train, held_out = self._plan(table, experts)
+        folds, train, held_out = self._plan(len(x), experts)
         self._begin_tasks(len(experts) * (len(folds) + 1) + 2)
-        log_density = np.empty(len(table.rows)) if folds else None
+        log_density = np.empty(len(x)) if folds else None
         for seen, unseen in folds:
-            self._normalize(self._product(experts, table, seen))
-            places = table.places(unseen)
-            log_density[places] = self._log_density(table.rows[places])
-        fit = self._product(experts, table, train)
-        held_out = table.places(held_out)
+            self._normalize(self._product(experts, take_rows(rows, seen)))
+            log_density[unseen] = self._log_density(x[unseen])
+        fit = self._product(experts, take_rows(rows, train))
         fit = fit._replace(held_out=held_out, log_density=log_density)
         self._normalize(fit)
         self._end_task("normalizer")
@@ -247,26 +243,22 @@ class ProductOfExperts(Composition, ScaledDensity):
         self._end_task("calibration")
         return self._end_tasks()
 
-    def _plan(self, table, experts):
-        """Return the folds (list), and the units to fit to and to calibrate on."""
-        n = len(table.units)
+    def _plan(self, n, experts):
+        """Return the folds (list), and places of rows to fit to and to calibrate on."""
         every = np.arange(n)
         frozen = all(isinstance(e.estimator, FrozenEstimator) for e in experts)
-        few = n < 2 or table.n_observations < N_FEWEST
-        if self.cv is None or frozen or few:
+        if self.cv is None or frozen or n < N_FEWEST:
             return [], every, every
         if not isinstance(self.cv, Integral):
             return [], *split(n, self.cv, self._fit_seed)
         splitter = KFold(min(self.cv, n), shuffle=True, random_state=self._fit_seed)
         return list(splitter.split(every)), every, every
 
-    def _product(self, experts, table, units):
-        """Fit the experts to some of the units; return their product as a `Fit`."""
-        rows = self._named(table.units[units])
-        weight = None if table.weight is None else table.weight[units]
+    def _product(self, experts, rows):
+        """Fit the experts to rows; return their product as a `Fit`."""
         self.estimators_ = []
         for expert in experts:
-            self.estimators_.append(expert.fitted(rows, weight, self._fit_seed))
+            self.estimators_.append(expert.fitted(rows, self._fit_seed))
             self._end_task(expert.name)
         fitted = dict(zip((e.name for e in experts), self.estimators_, strict=True))
         self.named_estimators_ = Bunch(
@@ -278,7 +270,7 @@ class ProductOfExperts(Composition, ScaledDensity):
         if self.normalizer is None:
             generator = make_generator(self._fit_seed, self.device_)
             check_normalizable(energy, rows.shape[1], generator=generator)
-        return Fit(energy, base, units, None, {}, 0)
+        return Fit(energy, base, np.arange(len(rows)), None, {}, 0)
 
     def _log_density(self, x):
         """Return the log-density of scaled rows under the present energy, (n,)."""

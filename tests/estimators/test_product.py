@@ -533,7 +533,7 @@ def test_interrupted_expert_leaves_nothing_fitted(monkeypatch, X):
     calls = []
     fit = DeepEBM.fit
 
-    def interrupted(self, X, y=None, sample_weight=None):
+    def interrupted(self, X, y=None):
         calls.append(self)
         raise KeyboardInterrupt
 
@@ -553,47 +553,3 @@ def test_diagnose(X):
     table = model.diagnose(50)
     assert table["rhat"].max() < 1.1
     assert list(table.index[:3]) == [0, 1, 2]
-
-
-def quadratics(cv=None):
-    expert = DeepEBM("quadratic", objective="sm", base=None, max_iter=3)
-    pairs = [("a", expert), ("b", clone(expert))]
-    return ProductOfExperts(pairs, weights=[0.5, 0.5], cv=cv, random_state=0)
-
-
-@pytest.mark.parametrize("cv", [None, 3, 0.3])
-def test_whole_weights_are_numbers_of_rows(X, cv):
-    weight = np.random.default_rng(0).integers(0, 3, len(X))
-    weighted = quadratics(cv).fit(X, sample_weight=weight)
-    repeated = quadratics(cv).fit(np.repeat(X, weight, axis=0)[::-1])
-    np.testing.assert_array_equal(weighted.score_samples(X), repeated.score_samples(X))
-    np.testing.assert_array_equal(
-        weighted.calibration_energy_, repeated.calibration_energy_
-    )
-    n_held_out = weight.sum() if cv != 0.3 else 0.3 * weight.sum()
-    assert len(weighted.calibration_energy_) == pytest.approx(n_held_out, rel=0.3)
-    assert weighted.offset_ == repeated.offset_
-
-
-def test_weights_move_a_product_to_their_mean(X):
-    weight = np.exp(X[:, 0])
-    product = quadratics().fit(X, sample_weight=weight)
-    mean = np.average(X, axis=0, weights=weight)
-    lowest = product.energy(mean[None])
-    assert lowest < product.energy(mean + 0.3 * UNIT * np.eye(3)).min()
-    assert lowest < product.energy(mean - 0.3 * UNIT * np.eye(3)).min()
-
-
-def test_equal_rows_are_held_out_together(X, monkeypatch):
-    seen = []
-
-    def spied(expert, rows, sample_weight, seed):
-        seen.append((rows, sample_weight))
-        return DeepEBM.fit(clone(expert.estimator), rows, sample_weight=sample_weight)
-
-    monkeypatch.setattr("skebm.estimators.experts.Expert.fitted", spied)
-    quadratics(cv=3).fit(np.repeat(X, 3, axis=0))
-    assert [len(rows) for rows, _ in seen] == [60] * 6 + [90] * 2
-    for rows, weight in seen:
-        assert len(np.unique(rows, axis=0)) == len(rows)
-        assert (weight == 3).all()
