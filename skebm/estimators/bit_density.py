@@ -23,10 +23,9 @@ from skebm._torch import (
     refuse_forked_process,
     to_numpy,
 )
-from skebm.base import BaseEBM
 from skebm.energies import BernoulliUnits
-from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.draws import check_n_samples
+from skebm.estimators.gibbs_density import GibbsDensity
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
 from skebm.estimators.splits import holdout
@@ -41,15 +40,15 @@ MOST_ROWS = 8192
 """Rows that are drawn at once."""
 
 
-class BitDensity(BaseEBM):
+class BitDensity(GibbsDensity):
     """A density of rows of bits with a hand-written training.
 
     A subclass builds and trains ``energy_`` in `_train`, finds log Z in
-    `_find_partition`, and draws missing entries in `_fill`.
+    `_find_partition`, and draws missing entries in `_fill`; see also `GibbsDensity`.
     """
 
     _parameter_constraints: dict = {
-        **BaseEBM._parameter_constraints,
+        **GibbsDensity._parameter_constraints,
         "learning_rate": [
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"auto"}),
@@ -77,14 +76,6 @@ class BitDensity(BaseEBM):
     @abstractmethod
     def _fill(self, rows, generator):
         """Return rows (n, d) with NaN entries drawn given the others."""
-
-    @abstractmethod
-    def _chains(self, n_draws, seed):
-        """Run the chains of `diagnose`.
-
-        Return `Chains`, the names of the units that they draw, and energies of
-        calibration rows; None where rows of the data lack some of these units.
-        """
 
     @with_callbacks
     @fit_context
@@ -166,34 +157,6 @@ class BitDensity(BaseEBM):
         generator = make_generator(self._seed(random_state), self.device_)
         drawn = self._filled(np.repeat(row, n_samples, 0), generator)
         return self._named(drawn)
-
-    def diagnose(self, n_draws=200, *, random_state=None):
-        """Run 64 chains of Gibbs steps and tell whether they mix.
-
-        Parameters
-        ----------
-        n_draws : int, default=200
-            Draws of each chain, >= 4.
-        random_state : int, RandomState or None, default=None
-            Seed of the chains; None takes the estimator's.
-
-        Returns
-        -------
-        DataFrame of shape (n_units + 1, 6)
-            One line per unit that the chains draw and one for the energy of these; see
-            `DeepEBM.diagnose`. The units are the columns, with hidden layers those of
-            the Notes; ``energy_gap`` is NaN where rows of the data lack some of them.
-
-        Warns
-        -----
-        NotMixedWarning
-            If the largest R-hat is above 1.05.
-        """
-        check_is_fitted(self)
-        refuse_forked_process()
-        chains, names, known = self._chains(n_draws, self._seed(random_state))
-        warn_unless_mixed(chains)
-        return diagnosis(chains, names, known)
 
     def _begin(self, X, sample_weight):
         """Forget the last fit; return the counted encoded rows; set device and seed."""

@@ -270,7 +270,7 @@ class BoltzmannMachine(BitDensity):
         full[some] = np.where(missing[some], to_numpy(mean), rows[some])
         return self._named(full)
 
-    def _chains(self, n_draws, seed):
+    def _run_chains(self, n_draws, seed):
         """Run chains of single-unit Gibbs steps over the columns."""
         generator = make_generator(seed, self.device_)
         nothing = self._tensor(np.full((N_CHAINS, self.n_features_in_), np.nan))

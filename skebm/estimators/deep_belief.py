@@ -211,7 +211,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         means = self._mapped(lambda v: self.energy_.up(v)[-1], rows)
         return means.astype(rows.dtype)
 
-    def _chains(self, n_draws, seed):
+    def _run_chains(self, n_draws, seed):
         """Run chains of block Gibbs over the visible bits of the top RBM."""
         top, names = self.energy_.top, self._column_names()
         if len(self.energy_.machines) > 1:

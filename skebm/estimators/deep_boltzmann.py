@@ -240,7 +240,7 @@ class DeepBoltzmannMachine(
         """Bits of the even hidden layers."""
         return sum(self.energy_.sizes[2::2])
 
-    def _chains(self, n_draws, seed):
+    def _run_chains(self, n_draws, seed):
         """Run chains of block Gibbs over the even layers."""
         names = [*self._column_names()]
         names += [f"hidden{j}" for j in range(self._n_above)]

@@ -14,9 +14,8 @@ from skebm._torch import (
     refuse_forked_process,
     to_numpy,
 )
-from skebm.base import BaseEBM
-from skebm.estimators.drawing import diagnosis, warn_unless_mixed
 from skebm.estimators.draws import check_n_samples
+from skebm.estimators.gibbs_density import GibbsDensity
 from skebm.estimators.rbm_drawing import chains_of, drawn, imputed
 from skebm.estimators.scaling import given_columns
 
@@ -24,7 +23,7 @@ CHUNK = 256
 """Rows per chunk of `energy` and `transform`."""
 
 
-class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
+class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, GibbsDensity):
     """The readers of an RBM in ``energy_`` beyond those of every density.
 
     A subclass maps checked columns to the values of its units in `_encode` and back in
@@ -145,31 +144,10 @@ class RBMReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEBM):
         rows = np.repeat(self._given_row(given or {}), n_samples, 0)
         return self._decode(drawn(self.energy_, rows, self._seed(random_state)))
 
-    def diagnose(self, n_draws=200, *, random_state=None):
-        """Run 64 chains of block Gibbs and tell whether they mix.
-
-        Parameters
-        ----------
-        n_draws : int, default=200
-            Draws of each chain, >= 4.
-        random_state : int, RandomState or None, default=None
-            Seed of the chains; None takes the estimator's.
-
-        Returns
-        -------
-        DataFrame of shape (n_features + 1, 6)
-            One line per column and one for the energy, in the values of the units; see
-            `DeepEBM.diagnose`.
-
-        Warns
-        -----
-        NotMixedWarning
-            If the largest R-hat is above 1.05.
-        """
-        check_is_fitted(self)
-        chains = chains_of(self.energy_, n_draws, self._seed(random_state))
-        warn_unless_mixed(chains)
-        return diagnosis(chains, self._column_names(), self.calibration_energy_)
+    def _run_chains(self, n_draws, seed):
+        """Run chains of block Gibbs over the columns."""
+        chains = chains_of(self.energy_, n_draws, seed)
+        return chains, self._column_names(), self.calibration_energy_
 
     def _given_row(self, given):
         """Return one encoded row with the given values, NaN elsewhere, shape (1, d)."""
