@@ -190,7 +190,7 @@ class BoltzmannMachine(BitDensity):
         binarize=None,
         objective="auto",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",
@@ -283,7 +283,7 @@ class BoltzmannMachine(BitDensity):
         )
         return chains, self._column_names(), self.calibration_energy_
 
-    def _train(self, rows, valid):
+    def _train(self, rows, valid, on_epoch):
         """Train the machine."""
         machine = Boltzmann(self.n_components)
         generator = make_generator(self._fit_seed)
@@ -301,7 +301,7 @@ class BoltzmannMachine(BitDensity):
                 self.get_params(False) | {"batch_size": batch_size},
                 rate=rate,
                 n_epochs=n_epochs,
-                on_epoch=self._printer(),
+                on_epoch=on_epoch,
                 seed=self._fit_seed,
             )
         )

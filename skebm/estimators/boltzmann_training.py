@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import MOMENTUM, N_LOOKS, N_POWER, PATIENCE
+from skebm.estimators.rbm_training import MOMENTUM, N_POWER, PATIENCE, evaluated
 from skebm.trainer import Trainer
 
 N_POWER_ROWS = 5000
@@ -119,9 +119,10 @@ def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, 
         schedule="exponential",
         n_warmup_steps=0,
         clip_norm=math.inf,
-        early_stopping=params["early_stopping"],
+        early_stopping=x_valid is not None,
         n_iter_no_change=PATIENCE,
-        valid_every=max(1, n_epochs // N_LOOKS),
+        tol=0.0,
+        **evaluated(n_epochs, math.ceil(len(x) / params["batch_size"])),
         checkpoint=params.get("checkpoint"),
     )
     generator = make_generator(seed, x.device)

@@ -1,7 +1,6 @@
 """E(v; u) = A(v) - (b + F u)'phi(v) - sum_j log(1 + exp(c_j + G_j u + W_j phi(v)))."""
 
 import math
-import warnings
 from numbers import Integral, Real
 from os import PathLike
 
@@ -20,8 +19,9 @@ from skebm.energies import ContextRBM, Units
 from skebm.estimators.choices import CONDITIONAL_OBJECTIVES, resolve
 from skebm.estimators.conditional_density import ConditionalDensity
 from skebm.estimators.contexts import ContextColumns, Given, VisibleColumns
-from skebm.estimators.splits import split
-from skebm.exceptions import InterruptedFitWarning
+from skebm.estimators.cross_fitting import train_unseen, until
+from skebm.estimators.rbm_training import PATIENCE, evaluated
+from skebm.estimators.weighting import Counted
 from skebm.objectives import ConditionalLikelihood
 from skebm.samplers.conditional_rbm import listed_states
 from skebm.trainer import Trainer
@@ -166,7 +166,7 @@ class ConditionalRBM(ConditionalDensity):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "early_stopping": ["boolean"],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "checkpoint": [str, PathLike, None],
     }
@@ -181,7 +181,7 @@ class ConditionalRBM(ConditionalDensity):
         learning_rate=0.05,
         batch_size=256,
         n_iter="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",
@@ -231,9 +231,10 @@ class ConditionalRBM(ConditionalDensity):
             )
         wide = self._begin(Given(X, context, lengths))
         self._begin_tasks(2)
-        held_out = self._train(wide)
+        table = Counted(wide, np.arange(len(wide)), wide, None, 1)
+        unseen = train_unseen(self, table)
         self._end_task("training")
-        self._finish(wide, held_out)
+        self._finish(wide, unseen)
         self._end_task("calibration")
         return self._end_tasks()
 
@@ -247,8 +248,8 @@ class ConditionalRBM(ConditionalDensity):
         self.log_partition_ = float(np.log(self._columns.scale).sum())
         return self._wide(given, rows)
 
-    def _train(self, wide):
-        """Train on wide rows; return the places of the held-out ones, or all."""
+    def _train_on(self, wide, valid, last_epoch, on_epoch):
+        """Train on wide rows; return whether Ctrl-C ended that."""
         x = self._joined(wide).float()
         d = self.n_features_in_
         self.n_context_ = x.shape[1] - d
@@ -256,31 +257,24 @@ class ConditionalRBM(ConditionalDensity):
         energy = ContextRBM(self.n_context_, self.n_components, units)
         energy.build(x.shape[1], generator=make_generator(self._fit_seed))
         energy.to(self.device_)
-        seen, held_out = np.arange(len(x)), np.arange(len(x))
-        if self.early_stopping:
-            seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
-        rows = x[torch.from_numpy(seen)]
-        _match(energy, rows[:, -d:])
-        history = self._trainer(len(seen)).run(
+        _match(energy, x[:, -d:])
+        history = self._trainer(len(x), valid is not None).run(
             energy,
             resolve(self.objective, CONDITIONAL_OBJECTIVES),
-            rows,
-            x_valid=x[torch.from_numpy(held_out)] if self.early_stopping else None,
+            x,
+            x_valid=None if valid is None else self._joined(valid).float(),
             generator=make_generator(self._fit_seed, self.device_),
+            on_epoch=until(last_epoch, on_epoch),
         )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
-        if history.interrupted:
-            warnings.warn(
-                f"fit was interrupted: the machine is that of epoch {history.n_iter}. "
-                "Fit again for the whole training, or lower n_iter.",
-                InterruptedFitWarning,
-                stacklevel=5,
-            )
         self._settle(energy)
-        return held_out
+        return history.interrupted
 
-    def _trainer(self, n_rows):
+    def _normalize(self, wide):
+        """Do nothing: energies hold log Z of their contexts."""
+
+    def _trainer(self, n_rows, stops):
         """Return the trainer with the estimator's settings."""
         n_epochs = self.n_iter
         if n_epochs == "auto":
@@ -290,7 +284,10 @@ class ConditionalRBM(ConditionalDensity):
             max_iter=n_epochs,
             batch_size=self.batch_size,
             learning_rate=float(self.learning_rate),
-            early_stopping=self.early_stopping,
+            early_stopping=stops,
+            n_iter_no_change=PATIENCE,
+            tol=0.0,
+            **evaluated(n_epochs, math.ceil(n_rows / self.batch_size)),
             checkpoint=self.checkpoint,
         )
 
@@ -319,17 +316,17 @@ class ConditionalRBM(ConditionalDensity):
         wide = layer.over_statistics(torch.from_numpy(both).to(self.device_))
         return to_numpy(wide)
 
-    def _finish(self, wide, held_out):
+    def _finish(self, wide, unseen):
         """Calibrate, set the threshold and what explanations compare with."""
-        training_rows, rows = wide, wide[held_out]
+        training_rows = wide
         if listed_states(self.energy_) is None:
             order = np.random.default_rng(self._fit_seed).permutation
             training_rows = wide[order(len(wide))[:N_ANNEALED]]
-            rows = rows[order(len(rows))[:N_ANNEALED]]
+            if unseen.log_density is None:
+                places = unseen.places[order(len(unseen.places))[:N_ANNEALED]]
+                unseen = unseen._replace(places=places)
         training = self._measure(training_rows)
-        all_rows = len(held_out) == len(wide)
-        energy = training if all_rows else self._measure(rows)
-        self.calibration_energy_ = np.sort(energy)
+        self.calibration_energy_ = np.sort(unseen.energies(self, wide))
         self._set_references(training_rows, training)
         self._set_threshold(self._threshold(training))
 

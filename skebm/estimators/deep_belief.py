@@ -174,7 +174,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         binarize=None,
         objective="pcd",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         contamination="auto",
         device="auto",
@@ -218,7 +218,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
             names = [f"hidden{j}" for j in range(top.layer.n_features)]
         return chains_of(top, n_draws, seed), names, None
 
-    def _train(self, rows, valid):
+    def _train(self, rows, valid, on_epoch):
         """Train the RBMs from below, each on draws of the one below it."""
         sizes = layer_sizes(self.hidden_layer_sizes)
         generator = make_generator(self._fit_seed)
@@ -228,7 +228,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         for i, rbm in enumerate(network.machines):
             self._start(i, rows)
             if not interrupted:
-                interrupted = self._train_layer(i, rows, valid)
+                interrupted = self._train_layer(i, rows, valid, on_epoch)
                 self.histories_.append(self.history_)
             rows = self._above(i, rbm, rows)
             valid = None if valid is None else self._above(i, rbm, valid)
@@ -251,7 +251,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
                 rbm.visible_bias.copy_(below.hidden_bias)
                 rbm.hidden_bias[:n] = below.visible_bias[:n]
 
-    def _train_layer(self, i, rows, valid):
+    def _train_layer(self, i, rows, valid, on_epoch):
         """Train the i-th RBM on rows; return whether Ctrl-C ended it."""
         kind = DrawnRowsLikelihood if i else RBMLikelihood
         objective = kind(chains=CHAINS[self.objective])
@@ -272,7 +272,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
                 self.get_params(False),
                 rate=rate,
                 n_epochs=n_epochs,
-                on_epoch=self._printer(),
+                on_epoch=on_epoch,
                 seed=seed,
             )
         )

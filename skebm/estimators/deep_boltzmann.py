@@ -170,7 +170,7 @@ class DeepBoltzmannMachine(
         binarize=None,
         objective="pcd",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",
@@ -246,7 +246,7 @@ class DeepBoltzmannMachine(
         names += [f"hidden{j}" for j in range(self._n_above)]
         return chains_of(self.energy_.folded(), n_draws, seed), names, None
 
-    def _train(self, rows, valid):
+    def _train(self, rows, valid, on_epoch):
         """Train all layers together."""
         sizes = layer_sizes(self.hidden_layer_sizes)
         machine, generator = DeepBoltzmann(sizes), make_generator(self._fit_seed)
@@ -270,7 +270,7 @@ class DeepBoltzmannMachine(
                 self.get_params(False),
                 rate=rate,
                 n_epochs=n_epochs,
-                on_epoch=self._printer(),
+                on_epoch=on_epoch,
                 seed=self._fit_seed,
             )
         )

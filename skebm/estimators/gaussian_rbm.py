@@ -143,7 +143,7 @@ class GaussianRBM(TableRBM):
         random_state=None,
         objective="auto",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",

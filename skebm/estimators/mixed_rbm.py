@@ -156,7 +156,7 @@ class MixedRBM(KindRBM):
         random_state=None,
         objective="auto",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",

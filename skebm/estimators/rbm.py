@@ -158,7 +158,7 @@ class BernoulliRBM(RBMDensity):
         binarize=None,
         objective="pcd",
         normalizer="auto",
-        early_stopping=False,
+        early_stopping="auto",
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",

@@ -1,0 +1,170 @@
+"""Rows that training did not see: they stop it, and they calibrate."""
+
+import copy
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+
+from skebm.estimators.splits import N_FOLDS, can_hold_out, folds, holdout
+from skebm.exceptions import InterruptedFitWarning, PartitionWarning
+
+N_LARGE = 2000
+"""From this many observations on, one held-out part replaces the folds."""
+
+MOST_HELD_OUT = 2000
+"""Observations of a held-out part that is not asked for."""
+
+
+class Unseen(NamedTuple):
+    """What is known about rows that training did not see.
+
+    Attributes
+    ----------
+    places : ndarray of shape (m,)
+        Places of the rows that calibrate.
+    log_density : ndarray of shape (m,) or None
+        Their log-density under the models of the folds; None where the model itself
+        did not see them, or where there are too few rows to keep some out.
+    """
+
+    places: np.ndarray
+    log_density: np.ndarray | None
+
+    def energies(self, estimator, rows):
+        """Return energies of these rows, comparable with those of the model."""
+        if self.log_density is None:
+            return estimator._measure(rows[self.places])
+        return -self.log_density - (estimator.log_partition_ or 0.0)
+
+
+def train_unseen(estimator, table, *, comparable=True):
+    """Train an estimator on counted rows, and keep some of them unseen.
+
+    The estimator has `_train_on(rows, valid, last_epoch, on_epoch)`, which trains
+    ``energy_`` and returns whether Ctrl-C ended that, and `_normalize(rows)`.
+
+    Parameters
+    ----------
+    estimator : BaseEBM
+        With ``early_stopping``, ``validation_fraction`` and ``n_iter``.
+    table : Counted
+        Training rows.
+    comparable : bool, default=True
+        Whether energies of several fits compare: log Z is known.
+
+    Returns
+    -------
+    Unseen
+        What calibrates.
+    """
+    x, every = table.rows, np.arange(len(table.rows))
+    asked = estimator.early_stopping is True
+    stops = asked or (estimator.early_stopping == "auto" and estimator.n_iter == "auto")
+    if asked or (can_hold_out(table) and not _folded(table, comparable)):
+        fraction = estimator.validation_fraction
+        if not asked:
+            fraction = min(fraction, MOST_HELD_OUT / table.n_observations)
+        seen, places = holdout(table, fraction, estimator._fit_seed)
+        _train(estimator, x[seen], x[places] if stops else None)
+        return Unseen(places, None)
+    if not can_hold_out(table):
+        _train(estimator, x, None)
+        return Unseen(every, None)
+    return _cross_fitted(estimator, table, stops)
+
+
+def _folded(table, comparable):
+    """Return whether every row is held out once."""
+    return comparable and table.n_observations < N_LARGE
+
+
+def _cross_fitted(estimator, table, stops):
+    """Train on every fold, then on all rows for as long as the folds say."""
+    x = table.rows
+    log_density, curves = np.empty(len(x)), []
+    for seen, places in folds(table, N_FOLDS, estimator._fit_seed):
+        fold, curve = copy.copy(estimator), {}
+        fold.__dict__.update({"verbose": 0, "checkpoint": None})
+        interrupted = fold._train_on(
+            x[seen], x[places] if stops else None, None, _noting(curve)
+        )
+        if interrupted:
+            params = estimator.get_params(deep=False)
+            vars(estimator).update(vars(fold) | params)
+            _warn(estimator)
+            return Unseen(places, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PartitionWarning)
+            fold._normalize(x[seen])
+        log_density[places] = -fold._measure(x[places]) - fold.log_partition_
+        curves.append(curve)
+    _train(estimator, x, None, best_epoch(curves) if stops else None)
+    return Unseen(np.arange(len(x)), log_density)
+
+
+def best_epoch(curves):
+    """Return the epoch with the least mean held-out loss.
+
+    Parameters
+    ----------
+    curves : list of dict of int to float
+        Held-out loss by epoch, for every fold.
+
+    Returns
+    -------
+    int
+        Among the epochs that every fold evaluated; 1 if there is none.
+    """
+    common = set.intersection(*(set(curve) for curve in curves)) or {1}
+    return min(sorted(common), key=lambda e: sum(c.get(e, 0.0) for c in curves))
+
+
+def _train(estimator, x, valid, last_epoch=None):
+    """Train the final model; warn if Ctrl-C ended that."""
+    if estimator._train_on(x, valid, last_epoch, None):
+        _warn(estimator)
+
+
+def _warn(estimator):
+    """Warn that Ctrl-C ended the training."""
+    warnings.warn(
+        f"fit was interrupted: the machine is that of epoch {estimator.n_iter_}. "
+        "Fit again for the whole training, or lower n_iter.",
+        InterruptedFitWarning,
+        stacklevel=6,
+    )
+
+
+def _noting(curve):
+    """Return what notes the held-out loss of every evaluated epoch."""
+
+    def note(epoch, record):
+        if "valid_loss" in record:
+            curve[epoch + 1] = record["valid_loss"]
+
+    return note
+
+
+def until(last_epoch, on_epoch):
+    """Return what follows every epoch, and ends training with the given one.
+
+    Parameters
+    ----------
+    last_epoch : int or None
+        Counted from 1; None lets training run.
+    on_epoch : callable or None
+        See `Trainer.run`.
+
+    Returns
+    -------
+    callable
+        For `Trainer.run`.
+    """
+
+    def follow(epoch, record):
+        if on_epoch is not None:
+            on_epoch(epoch, record)
+        return last_epoch is not None and epoch + 1 >= last_epoch
+
+    return follow
