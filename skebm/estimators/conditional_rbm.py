@@ -16,6 +16,7 @@ from skebm._torch import (
 )
 from skebm.base import BaseEBM
 from skebm.energies import ContextRBM, Units
+from skebm.estimators.boltzmann_training import set_independent
 from skebm.estimators.choices import CONDITIONAL_OBJECTIVES, resolve
 from skebm.estimators.conditional_density import ConditionalDensity
 from skebm.estimators.contexts import ContextColumns, Given, VisibleColumns
@@ -258,6 +259,11 @@ class ConditionalRBM(ConditionalDensity):
         energy.build(x.shape[1], generator=make_generator(self._fit_seed))
         energy.to(self.device_)
         _match(energy, x[:, -d:])
+        if not self.n_iter and self.early_stopping == "auto":
+            set_independent(energy)
+            self.history_, self.n_iter_ = {}, 0
+            self._settle(energy)
+            return False
         history = self._trainer(len(x), valid is not None).run(
             energy,
             resolve(self.objective, CONDITIONAL_OBJECTIVES),
@@ -270,6 +276,9 @@ class ConditionalRBM(ConditionalDensity):
         self.n_iter_ = history.n_iter
         self._settle(energy)
         return history.interrupted
+
+    def _normalize_fold(self, wide):
+        """Do nothing: energies hold log Z of their contexts."""
 
     def _normalize(self, wide):
         """Do nothing: energies hold log Z of their contexts."""

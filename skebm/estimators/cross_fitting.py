@@ -81,26 +81,57 @@ def _folded(table, comparable):
 
 def _cross_fitted(estimator, table, stops):
     """Train on every fold, then on all rows for as long as the folds say."""
-    x = table.rows
-    log_density, curves = np.empty(len(x)), []
-    for seen, places in folds(table, N_FOLDS, estimator._fit_seed):
-        fold, curve = copy.copy(estimator), {}
-        fold.__dict__.update({"verbose": 0, "checkpoint": None})
-        interrupted = fold._train_on(
-            x[seen], x[places] if stops else None, None, _noting(curve)
-        )
-        if interrupted:
+    x, splits = table.rows, folds(table, N_FOLDS, estimator._fit_seed)
+    found, usual, curves = np.empty(len(x)), np.empty(len(x)), []
+    for seen, places in splits:
+        fold, curve = _fold(estimator), {}
+        valid = x[places] if stops else None
+        if fold._train_on(x[seen], valid, None, _noting(curve)):
             params = estimator.get_params(deep=False)
             vars(estimator).update(vars(fold) | params)
             _warn(estimator)
             return Unseen(places, None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PartitionWarning)
-            fold._normalize(x[seen])
-        log_density[places] = -fold._measure(x[places]) - fold.log_partition_
+        found[places] = _log_density(fold, x[seen], x[places])
         curves.append(curve)
+        if stops:
+            fold = _independent(_fold(estimator), x[seen])
+            usual[places] = _log_density(fold, x[seen], x[places])
+    every = np.arange(len(x))
+    if stops and not _gains(found, usual, splits):
+        n_iter = estimator.n_iter
+        _independent(estimator, x)
+        estimator.n_iter = n_iter
+        return Unseen(every, usual)
     _train(estimator, x, None, best_epoch(curves) if stops else None)
-    return Unseen(np.arange(len(x)), log_density)
+    return Unseen(every, found)
+
+
+def _fold(estimator):
+    """Return a copy of an estimator that trains on a part of the rows in silence."""
+    fold = copy.copy(estimator)
+    vars(fold).update({"verbose": 0, "checkpoint": None})
+    return fold
+
+
+def _independent(estimator, x):
+    """Make an estimator the model of independent columns; return it."""
+    estimator.n_iter = 0
+    estimator._train_on(x, None, None, None)
+    return estimator
+
+
+def _log_density(fold, x, unseen):
+    """Return the log-density of rows that a fold did not see."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PartitionWarning)
+        fold._normalize_fold(x)
+    return -fold._measure(unseen) - fold.log_partition_
+
+
+def _gains(found, usual, splits):
+    """Return whether rows gain more over independent columns than the gain's error."""
+    gains = np.array([(found - usual)[places].mean() for _, places in splits])
+    return gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
 
 
 def best_epoch(curves):

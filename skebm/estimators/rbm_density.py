@@ -29,8 +29,15 @@ from skebm.estimators.rbm_training import RBMRun
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.weighting import counted_units
 from skebm.objectives import RBMLikelihood
-from skebm.partition import Normalizer
+from skebm.partition import AnnealedGibbs, LayerSum, Normalizer
+from skebm.partition.rbm import smaller_layer_bits
 from skebm.samplers import marginal_energies
+
+MOST_FOLD_BITS = 14
+"""Bits of the smaller layer up to which log Z of a fold's model is summed."""
+
+FOLD_ANNEALING = AnnealedGibbs(64, n_temperatures=300)
+"""Its log Z beyond: an error of .1 nat moves few rows across a threshold."""
 
 
 class RBMDensity(RBMReaders):
@@ -230,8 +237,18 @@ class RBMDensity(RBMReaders):
         )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
+        if self.n_iter == 0 and self.early_stopping == "auto":
+            with torch.no_grad():
+                rbm.weight.zero_()
         self._settle(rbm, history.state.chains)
         return history.interrupted
+
+    def _normalize_fold(self, x):
+        """Find log Z of a model that calibrates, sooner and less sharply."""
+        if self.normalizer == "auto":
+            exact = smaller_layer_bits(self.energy_) <= MOST_FOLD_BITS
+            self.normalizer = LayerSum() if exact else FOLD_ANNEALING
+        self._normalize(x)
 
     def _normalize(self, x):
         """Find log Z, given encoded rows."""
