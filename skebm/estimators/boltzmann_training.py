@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import MOMENTUM, N_POWER, PATIENCE, evaluated
+from skebm.estimators.rbm_training import MOMENTUM, N_POWER, evaluated
 from skebm.trainer import History, Trainer
 
 N_POWER_ROWS = 5000
@@ -125,9 +125,11 @@ def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, 
         n_warmup_steps=0,
         clip_norm=math.inf,
         early_stopping=x_valid is not None,
-        n_iter_no_change=PATIENCE,
-        tol=0.0,
-        **evaluated(n_epochs, math.ceil(len(x) / params["batch_size"])),
+        **evaluated(
+            n_epochs,
+            math.ceil(len(x) / params["batch_size"]),
+            params["early_stopping"] is True,
+        ),
         checkpoint=params.get("checkpoint"),
     )
     return trainer.run(

@@ -21,7 +21,7 @@ from skebm.estimators.choices import CONDITIONAL_OBJECTIVES, resolve
 from skebm.estimators.conditional_density import ConditionalDensity
 from skebm.estimators.contexts import ContextColumns, Given, VisibleColumns
 from skebm.estimators.cross_fitting import train_unseen, until
-from skebm.estimators.rbm_training import PATIENCE, evaluated
+from skebm.estimators.rbm_training import evaluated
 from skebm.estimators.weighting import Counted
 from skebm.objectives import ConditionalLikelihood
 from skebm.samplers.conditional_rbm import listed_states
@@ -69,14 +69,18 @@ class ConditionalRBM(ConditionalDensity):
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
         Epochs, >= 1. "auto": 2,000 updates, at most 500 epochs.
-    early_stopping : bool, default=False
-        Keep the best machine by the log-likelihood of held-out rows, and stop when 10
-        epochs bring no better one.
+    early_stopping : "auto" or bool, default="auto"
+        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
+        5 folds and then on all rows, or by a held-out part from 2,000 rows on;
+        independent columns stay where the folds gain
+        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
+        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), held out for that; they also calibrate.
+        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
+        ``early_stopping`` is not True.
     checkpoint : str, path or None, default=None
-        File to write to during training. A fit with the same data and parameters goes
-        on from it, to the same bits.
+        File to write to while the final model trains. A fit with the same data and
+        parameters goes on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -101,8 +105,9 @@ class ConditionalRBM(ConditionalDensity):
     energy_ : ContextRBM
         E(v; u) of scaled columns, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of the held-out rows, or of the training rows where none were
-        held out.
+        Sorted energies of rows that the models behind them did not see: of the
+        held-out part, or of all rows by the log-density of the fold that left them
+        out. Below 20 rows: of the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "loss", and "valid_loss" with held-out rows.
     n_iter_ : int
@@ -294,9 +299,11 @@ class ConditionalRBM(ConditionalDensity):
             batch_size=self.batch_size,
             learning_rate=float(self.learning_rate),
             early_stopping=stops,
-            n_iter_no_change=PATIENCE,
-            tol=0.0,
-            **evaluated(n_epochs, math.ceil(n_rows / self.batch_size)),
+            **evaluated(
+                n_epochs,
+                math.ceil(n_rows / self.batch_size),
+                self.early_stopping is True,
+            ),
             checkpoint=self.checkpoint,
         )
 

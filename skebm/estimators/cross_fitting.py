@@ -15,6 +15,9 @@ N_LARGE = 2000
 MOST_HELD_OUT = 2000
 """Observations of a held-out part that is not asked for."""
 
+FEW_EPOCHS = 100
+"""Epochs of a table with too few rows to hold some out, where no number is given."""
+
 
 class Unseen(NamedTuple):
     """What is known about rows that training did not see.
@@ -69,7 +72,7 @@ def train_unseen(estimator, table, *, comparable=True):
         _train(estimator, x[seen], x[places] if stops else None)
         return Unseen(places, None)
     if not can_hold_out(table):
-        _train(estimator, x, None)
+        _train(estimator, x, None, FEW_EPOCHS if stops else None)
         return Unseen(every, None)
     return _cross_fitted(estimator, table, stops)
 

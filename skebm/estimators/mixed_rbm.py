@@ -41,14 +41,18 @@ class MixedRBM(KindRBM):
     normalizer : {"auto", "sum", "annealing"}, Normalizer or None, default="auto"
         "auto": log Z is summed exactly where the smaller layer has up to 22 bits, and
         else annealed both ways. None: log Z stays unknown and there is no `score`.
-    early_stopping : bool, default=False
-        Look at held-out rows 30 times, keep the best machine by their log-likelihood
-        and stop when 10 looks bring no better one.
+    early_stopping : "auto" or bool, default="auto"
+        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
+        5 folds and then on all rows, or by a held-out part from 2,000 rows on and
+        where ``normalizer`` is None; independent columns stay where the folds gain
+        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
+        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), held out for that; they also calibrate.
+        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
+        ``early_stopping`` is not True.
     checkpoint : str, path or None, default=None
-        File to write to during training. A fit with the same data and parameters goes
-        on from it, to the same bits.
+        File to write to while the final model trains. A fit with the same data and
+        parameters goes on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -78,8 +82,9 @@ class MixedRBM(KindRBM):
         The machine as an energy of bits, codes and scaled numbers, in double precision,
         on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of the held-out rows, or of the training rows where none were
-        held out: then `calibrate` with fresh rows makes p-values exact.
+        Sorted energies of rows that the models behind them did not see: of the
+        held-out part, or of all rows by the log-density of the fold that left them
+        out. Below 20 rows: of the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "loss" (mean negative log-likelihood of the rows;
         with chains the energy gap), "reconstruction_error", and "valid_loss" per look.

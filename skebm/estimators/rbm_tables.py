@@ -11,7 +11,7 @@ from skebm.energies import GaussianUnits
 from skebm.estimators.choices import RBM_OBJECTIVES, resolve
 from skebm.estimators.rbm_density import RBMDensity
 from skebm.estimators.rbm_stream import AVERAGING, Stream
-from skebm.estimators.rbm_training import MOST_EPOCHS, PATIENCE, RBMRun, evaluated
+from skebm.estimators.rbm_training import MOST_EPOCHS, RBMRun, evaluated
 from skebm.objectives import ExactLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
 from skebm.training.descent import AdamW
@@ -147,9 +147,11 @@ class TableRun(RBMRun):
             n_warmup_steps=N_WARMUP,
             clip_norm=math.inf,
             early_stopping=stops,
-            n_iter_no_change=PATIENCE,
-            tol=0.0,
-            **evaluated(n_epochs, math.ceil(len(phi) / params["batch_size"])),
+            **evaluated(
+                n_epochs,
+                math.ceil(len(phi) / params["batch_size"]),
+                params["early_stopping"] is True,
+            ),
             checkpoint=params["checkpoint"],
         )
 

@@ -15,6 +15,12 @@ N_UPDATES = 30_000
 MOST_EPOCHS = 2000
 """Epochs of a small table, which needs fewer updates."""
 
+N_EVALUATIONS = 30
+"""Evaluations of held-out rows in a whole training with ``early_stopping=True``."""
+
+EVEN_PATIENCE = 15
+"""Those without a better likelihood that end it."""
+
 FIRST_EVALUATION = 100
 """Updates before held-out rows are evaluated."""
 
@@ -57,23 +63,31 @@ def epochs_for(n_rows, batch_size):
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
 
 
-def evaluated(n_epochs, n_batches):
-    """Return after which epochs held-out rows are evaluated, as fields of `Trainer`.
+def evaluated(n_epochs, n_batches, asked=False):
+    """Return when held-out rows are evaluated and end training: fields of `Trainer`.
 
     Parameters
     ----------
     n_epochs, n_batches : int
         Epochs of a whole training, updates of each.
+    asked : bool, default=False
+        Whether the user asked for early stopping: 30 evaluations, evenly spread.
 
     Returns
     -------
     dict
-        The first epoch of at least 100 updates, the next ones 1.4 times as late each.
+        Else the first epoch of at least 100 updates, the next ones 1.4 times as late
+        each.
     """
+    if asked:
+        every = max(1, n_epochs // N_EVALUATIONS)
+        return {"valid_every": every, "n_iter_no_change": EVEN_PATIENCE}
     first = math.ceil(FIRST_EVALUATION / n_batches)
     return {
         "valid_every": max(1, min(first, n_epochs)),
         "valid_growth": EVALUATION_GROWTH,
+        "n_iter_no_change": PATIENCE,
+        "tol": 0.0,
     }
 
 
@@ -188,9 +202,11 @@ class RBMRun:
             n_warmup_steps=0,
             clip_norm=math.inf,
             early_stopping=stops,
-            n_iter_no_change=PATIENCE,
-            tol=0.0,
-            **evaluated(n_epochs, math.ceil(len(phi) / params["batch_size"])),
+            **evaluated(
+                n_epochs,
+                math.ceil(len(phi) / params["batch_size"]),
+                params["early_stopping"] is True,
+            ),
             checkpoint=params["checkpoint"],
         )
 
