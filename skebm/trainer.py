@@ -255,7 +255,7 @@ class _Run:
         if epoch == trainer.max_iter:
             return True
         if trainer.valid_growth <= 1.0 or epoch < trainer.valid_every:
-            return epoch % trainer.valid_every == 0
+            return bool(epoch % trainer.valid_every == 0)
         n_now, n_before = (
             math.floor(math.log(e / trainer.valid_every, trainer.valid_growth))
             for e in (epoch, epoch - 1 or 0.5)
