@@ -36,7 +36,7 @@ class BernoulliRBM(RBMDensity):
     batch_size : int, default=50
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
-        Epochs, >= 0. "auto": 40,000 updates, at most 2,000 epochs.
+        Epochs, >= 0. "auto": at most 30,000 updates and 2,000 epochs.
     verbose : int, default=0
         Whether to print a line after every epoch.
     random_state : int, RandomState or None, default=None
