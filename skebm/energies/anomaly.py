@@ -1,6 +1,6 @@
 """The default energy of the outlier detector: what is strange in a table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from skebm._torch import chunk_rows, in_chunks
 from skebm.energies.bag import MemoryBag
 from skebm.energies.energy import Energy
+from skebm.energies.levels import LevelCosts, mismatch_gaps, one_hot_blocks
 from skebm.energies.local import LocalMemory
 from skebm.energies.memory import Memory
 from skebm.energies.views import Ranked, Standardized, Whitened, row_scale
@@ -67,14 +68,17 @@ class AnomalyEnergy(Energy):
     """
 
     rows: Tensor
+    block: Tensor
     scales: Tensor
     stored_energy: Tensor
     memories: nn.ModuleList
-    n_stages = 3
+    level_costs: LevelCosts | None
+    n_stages = 4
 
-    def __init__(self, clean: bool = True) -> None:
+    def __init__(self, clean: bool = True, takes_rarity_off: bool = True) -> None:
         super().__init__()
         self.clean = clean
+        self.takes_rarity_off = takes_rarity_off
 
     def store(
         self, x: Tensor, own: Tensor | None = None, *, generator: Generator
@@ -118,6 +122,7 @@ class AnomalyEnergy(Energy):
             The name of each part, when it is done.
         """
         self.register_buffer("rows", x)
+        self.level_costs = None
         self._fit_views(x)
         yield "views"
         views = in_chunks(self._look, self.chunk, x, torch.full_like(own, -1))
@@ -132,6 +137,9 @@ class AnomalyEnergy(Energy):
             terms.append(self.bag.stored_energy)
         self._fit_scales([term.double() for term in terms])
         yield "scales"
+        if self.takes_rarity_off:
+            self._fit_level_costs(x, generator)
+        yield "levels"
 
     def forward(self, x: Tensor, own: Tensor | None = None) -> Tensor:
         """Return the energy of rows ``x``.
@@ -153,7 +161,7 @@ class AnomalyEnergy(Energy):
         terms = [m(z, own) for m, z in zip(self.memories, views, strict=True)]
         if not self.clean:
             terms.append(self.bag(views[-1], own))
-        return self._combine([term.double() for term in terms])
+        return self._combine([term.double() for term in terms]) - self._cost(x)
 
     def sample(self, n_samples: int, threshold: float, generator: Generator) -> Tensor:
         """Draw rows from a kernel density over the stored rows with E <= threshold.
@@ -209,11 +217,14 @@ class AnomalyEnergy(Energy):
     def _fit_views(self, x: Tensor) -> None:
         """Fit the coordinates in float64."""
         wide = x.double()
-        self.standardized = Standardized().fit(wide)
+        self.register_buffer("block", one_hot_blocks(x))
+        gap = mismatch_gaps(self.block)
+        self.standardized = Standardized().fit(wide, gap)
         z = self.standardized(wide)
         pooled = self.standardized.pooled
         self.whitened = Whitened(0.25 if pooled else -0.25).fit(z)
-        self.ranked = None if pooled else Ranked().fit(z, self.standardized.varies)
+        varies = self.standardized.varies
+        self.ranked = None if pooled else Ranked().fit(z, varies, gap)
 
     def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:
         """Return the views of rows ``x``, each (n, d); the bag sees the last one."""
@@ -221,7 +232,9 @@ class AnomalyEnergy(Energy):
         views = [self.whitened(z, seen)]
         if self.ranked is not None:
             within, beyond = self.ranked(z, seen)
-            views.append(within + beyond if self.clean else 0.5 * (z + within))
+            numbers = within + beyond if self.clean else 0.5 * (z + within)
+            turned = (self.block >= 0) & (not self.clean)
+            views.append(torch.where(turned, views[0], numbers))
         return tuple(view.float() for view in views)
 
     def _fit_scales(self, terms: list[Tensor]) -> None:
@@ -233,6 +246,24 @@ class AnomalyEnergy(Energy):
         self.register_buffer("scales", torch.stack(scales))
         e = in_chunks(lambda *t: (self._combine(list(t)),), self.chunk, *terms)[0]
         self.register_buffer("stored_energy", e)
+
+    def _fit_level_costs(self, x: Tensor, generator: Generator) -> None:
+        """Take what rare levels cost by themselves off the stored energies."""
+        if self.ranked is None or not bool((self.block >= 0).any()):
+            return
+
+        def store(rows: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+            energy = AnomalyEnergy(self.clean, takes_rarity_off=False)
+            energy.store(rows, generator=generator)
+            return energy.stored_energy, energy
+
+        costs = LevelCosts().fit(x, self.block, store, generator=generator)
+        self.level_costs = costs
+        self.stored_energy -= self._cost(x)
+
+    def _cost(self, x: Tensor) -> Tensor | float:
+        """Return what the rows' levels cost by themselves, shape (n,), or 0."""
+        return 0.0 if self.level_costs is None else self.level_costs(x)
 
     def _combine(self, terms: list[Tensor]) -> Tensor:
         """Return the energy from the terms: local ones first, then the bag's."""

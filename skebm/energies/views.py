@@ -71,8 +71,22 @@ class Standardized(nn.Module):
     scale: Tensor
     varies: Tensor
 
-    def fit(self, x: Tensor) -> Self:
-        """Take the mean and sd of rows ``x``, float64 of shape (n, d)."""
+    def fit(self, x: Tensor, gap: Tensor | None = None) -> Self:
+        """Take the mean and sd of rows ``x``, float64 of shape (n, d).
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+        gap : Tensor of shape (d,), default=None
+            How far apart the two values of a column are to be; 0 keeps the sd. Has no
+            effect where columns share a unit.
+
+        Returns
+        -------
+        self : Standardized
+            The fitted view.
+        """
         info = torch.finfo(x.dtype)
         size = x.abs().amax(0).clamp(min=info.tiny)
         mean = (x / size).mean(0)
@@ -85,6 +99,9 @@ class Standardized(nn.Module):
             largest = scale[shared].amax()
             pooled = largest * (scale[shared] / largest).square().mean().sqrt()
             scale = torch.where(shared, pooled, scale)
+        elif gap is not None:
+            span = size * (x / size).amax(0) - size * (x / size).amin(0)
+            scale = torch.where(gap > 0, span / gap.clamp(min=1e-9), scale)
         self.register_buffer("center", torch.where(varies, mean * size, x[0]))
         self.register_buffer("scale", torch.where(varies, scale, 1.0))
         self.register_buffer("varies", varies)
@@ -173,7 +190,9 @@ class Ranked(nn.Module):
     spread: Tensor
     scale: Tensor
 
-    def fit(self, z: Tensor, varies: Tensor | None = None) -> Self:
+    def fit(
+        self, z: Tensor, varies: Tensor | None = None, gap: Tensor | None = None
+    ) -> Self:
         """Take the order statistics of rows ``z``, float64 of shape (n, d).
 
         Parameters
@@ -183,6 +202,8 @@ class Ranked(nn.Module):
         varies : Tensor of shape (d,), bool, default=None
             False for constant columns, which have no ranks: a value that moves by 1e-5
             must not go from the middle to the end. None finds them by their sd.
+        gap : Tensor of shape (d,), default=None
+            How far apart the two values of a column are to be; 0 keeps the sd.
 
         Returns
         -------
@@ -202,7 +223,11 @@ class Ranked(nn.Module):
         self.register_buffer("spread", torch.where(varies & (spread > 0), spread, 1.0))
         self.register_buffer("scale", torch.ones_like(sd))
         unseen = torch.zeros(n, dtype=torch.bool, device=z.device)
-        scale = self(z, unseen)[0].std(0, correction=0)
+        scores = self(z, unseen)[0]
+        scale = scores.std(0, correction=0)
+        if gap is not None:
+            span = scores.amax(0) - scores.amin(0)
+            scale = torch.where(gap > 0, span / gap.clamp(min=1e-9), scale)
         self.scale = torch.where(varies & (scale > 0), scale, 1.0)
         return self
 
