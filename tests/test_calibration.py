@@ -170,3 +170,9 @@ def test_the_central_energies_are_always_kept():
 def test_few_energies_are_all_kept():
     e = np.array([3.0, 1.0, 1e9])
     assert without_clear_anomalies(e).tolist() == [1.0, 3.0, 1e9]
+
+
+def test_central_energies_are_never_clear_anomalies():
+    """A step just below the 80th percentile: the fitted curve is flat."""
+    e = np.repeat([0.0, 1.0], [795, 205])
+    assert without_clear_anomalies(e).tolist() == e.tolist()
