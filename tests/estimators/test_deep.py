@@ -494,8 +494,8 @@ def test_out_of_fold_log_densities_of_a_kept_tilt_are_normalised(monkeypatch):
 def test_false_alarms_of_a_kept_tilt_are_those_promised():
     """Twelve fits to 300 uniform rows, 2,000 new ones each: P(p <= .05) near .05.
 
-    The share of a fit has sd sqrt(.05 * .95 / 300) = .0126, the mean of twelve .0036;
-    an eighth of a nat more of log-density moves it by more than four of them.
+    The share of a fit has sd sqrt(.05 * .95 / 300) = .0126, the mean of twelve .0036:
+    the bounds are four of them away.
     """
     shares = []
     for seed in range(12):
