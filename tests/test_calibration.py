@@ -199,3 +199,9 @@ def test_the_floor_of_the_limit_is_the_highest_central_energy():
     e = np.r_[central, np.full(20, 50.0)]
     assert without_clear_anomalies(e).max() == 1.0
     assert len(without_clear_anomalies(e)) == 80
+
+
+def test_central_energies_are_never_clear_anomalies():
+    """A step just below the 80th percentile: the fitted curve is flat."""
+    e = np.repeat([0.0, 1.0], [795, 205])
+    assert without_clear_anomalies(e).tolist() == e.tolist()

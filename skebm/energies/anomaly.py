@@ -28,10 +28,17 @@ class AnomalyEnergy(Energy):
       (high temperature, small trimmed memories). Isolated rows are high in L, clumps
       in R; a row is strange if either says so.
 
+    In both cases E is less by what the row's rare categories cost by themselves
+    (`LevelCosts`).
+
     Views: half-whitened z, and normal scores (clean rows) or their mean with z (rows
     that may hold anomalies: ranks alone close the gap to a clump); where at least half
     of the columns share a unit (pixels, ratings) one view, z with a pooled scale and
-    the shared directions stressed. R sees the last view. Views are computed in float64
+    the shared directions stressed. A column of two values, or a block of one-hot
+    columns, is a category: rows that differ in it are sqrt(2) apart, as two random
+    numbers are on average, and in the second view of rows that may hold anomalies it
+    is half-whitened too, so that a rare combination is far from all others. R sees the
+    last view. Views are computed in float64
     and rounded to float32, which also removes what a matrix product's rounding owes to
     the place of a row in its batch.
 
@@ -39,6 +46,8 @@ class AnomalyEnergy(Energy):
     ----------
     clean : bool, default=True
         Whether the training rows are known to be free of anomalies.
+    takes_rarity_off : bool, default=True
+        Whether E is less by what rare categories cost by themselves.
 
     Attributes
     ----------
@@ -137,8 +146,8 @@ class AnomalyEnergy(Energy):
             terms.append(self.bag.stored_energy)
         self._fit_scales([term.double() for term in terms])
         yield "scales"
-        if self.takes_rarity_off:
-            self._fit_level_costs(x, generator)
+        if self.takes_rarity_off and self._has_categories():
+            self._fit_level_costs(x, own, generator)
         yield "levels"
 
     def forward(self, x: Tensor, own: Tensor | None = None) -> Tensor:
@@ -148,8 +157,8 @@ class AnomalyEnergy(Energy):
         ----------
         x : Tensor of shape (n, d)
             Rows.
-        own : Tensor of shape (n,), default=None
-            The stored copy of each row, which is left out; -1 for none.
+        own : Tensor of shape (n,) or (n, c), default=None
+            The stored copies of each row, which are left out; -1 for none.
 
         Returns
         -------
@@ -161,7 +170,7 @@ class AnomalyEnergy(Energy):
         terms = [m(z, own) for m, z in zip(self.memories, views, strict=True)]
         if not self.clean:
             terms.append(self.bag(views[-1], own))
-        return self._combine([term.double() for term in terms]) - self._cost(x)
+        return self._combine([term.double() for term in terms]) - self._cost(x, own)
 
     def sample(self, n_samples: int, threshold: float, generator: Generator) -> Tensor:
         """Draw rows from a kernel density over the stored rows with E <= threshold.
@@ -228,7 +237,7 @@ class AnomalyEnergy(Energy):
 
     def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:
         """Return the views of rows ``x``, each (n, d); the bag sees the last one."""
-        z, seen = self.standardized(x.double()), own >= 0
+        z, seen = self.standardized(x.double()), own.view(len(x), -1)[:, 0] >= 0
         views = [self.whitened(z, seen)]
         if self.ranked is not None:
             within, beyond = self.ranked(z, seen)
@@ -247,10 +256,12 @@ class AnomalyEnergy(Energy):
         e = in_chunks(lambda *t: (self._combine(list(t)),), self.chunk, *terms)[0]
         self.register_buffer("stored_energy", e)
 
-    def _fit_level_costs(self, x: Tensor, generator: Generator) -> None:
+    def _has_categories(self) -> bool:
+        """Return whether columns of two values are read as categories."""
+        return self.ranked is not None and bool((self.block >= 0).any())
+
+    def _fit_level_costs(self, x: Tensor, own: Tensor, generator: Generator) -> None:
         """Take what rare levels cost by themselves off the stored energies."""
-        if self.ranked is None or not bool((self.block >= 0).any()):
-            return
 
         def store(rows: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
             energy = AnomalyEnergy(self.clean, takes_rarity_off=False)
@@ -259,11 +270,15 @@ class AnomalyEnergy(Energy):
 
         costs = LevelCosts().fit(x, self.block, store, generator=generator)
         self.level_costs = costs
-        self.stored_energy -= self._cost(x)
+        (cost,) = in_chunks(lambda *c: (self._cost(*c),), self.chunk, x, own)
+        self.stored_energy -= cost
 
-    def _cost(self, x: Tensor) -> Tensor | float:
+    def _cost(self, x: Tensor, own: Tensor) -> Tensor | float:
         """Return what the rows' levels cost by themselves, shape (n,), or 0."""
-        return 0.0 if self.level_costs is None else self.level_costs(x)
+        if self.level_costs is None:
+            return 0.0
+        cost: Tensor = self.level_costs(x, (own.view(len(x), -1) >= 0).sum(1))
+        return cost
 
     def _combine(self, terms: list[Tensor]) -> Tensor:
         """Return the energy from the terms: local ones first, then the bag's."""

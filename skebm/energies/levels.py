@@ -97,20 +97,23 @@ class LevelCosts(nn.Module):
     where it says nothing about the other columns. Its cost is what is left of that
     when it does say nothing: in a table whose categories are shuffled, each by itself,
     the 0.9 quantile of the energies of random rows that are given the level, less that
-    of the other rows. A level of fewer than 1% of the rows, or of 5, is in part an
-    oddity: its cost counts in proportion. Costs of several categories add as distances
-    do, by their squares. With so many levels that none of them weighs much, there are
-    none.
+    of the other rows. A level of fewer than 1% of the other rows, or of 5, is in part
+    an oddity: its cost counts in proportion. Costs of several categories add as
+    distances do, by their squares. With so many levels that none of them weighs much,
+    there are none.
 
     Attributes
     ----------
     values : Tensor of shape (2, d)
         The two values of each column.
+    counts : Tensor of shape (2, d)
+        How many rows have them.
     costs : Tensor of shape (2, d)
-        What they cost; 0 for columns of other numbers.
+        What they cost in a group; 0 for columns of other numbers.
     """
 
     values: Tensor
+    counts: Tensor
     costs: Tensor
 
     def fit(
@@ -136,15 +139,18 @@ class LevelCosts(nn.Module):
             The fitted costs.
         """
         self.register_buffer("values", torch.stack([x.amin(0), x.amax(0)]))
-        self.register_buffer("costs", torch.zeros_like(self.values, dtype=torch.double))
-        levels = self._minorities(x, block)
+        counts = torch.stack([(x == value).sum(0) for value in self.values])
+        self.register_buffer("counts", counts.double())
+        self.register_buffer("costs", torch.zeros_like(self.counts))
+        self.group_size = max(GROUP_SIZE, GROUP_SHARE * len(x))
+        levels = self._minorities(block, len(x))
         n_queries = max(len(x), 2000) // max(1, len(levels))
         if not levels or n_queries < FEWEST_QUERIES:
             return self
         rows = _shuffled(x, block, generator)
         energy, measure = store(rows)
         n_queries = min(n_queries, MOST_QUERIES, len(rows))
-        for side, column, n_rows in levels:
+        for side, column in levels:
             own = torch.randperm(len(rows), generator=generator)[:n_queries]
             own = own.to(x.device)
             given = rows[own]
@@ -153,28 +159,41 @@ class LevelCosts(nn.Module):
             given[:, column] = self.values[side, column]
             others = energy[rows[:, column] != self.values[side, column]]
             usual = others.quantile(TYPICAL)
-            cost = (measure(given, own).quantile(TYPICAL) - usual).clamp(min=0)
-            is_group = (n_rows - 1) / max(GROUP_SIZE, GROUP_SHARE * len(x))
-            self.costs[side, column] = min(1.0, is_group) * cost
+            cost = measure(given, own).quantile(TYPICAL) - usual
+            self.costs[side, column] = cost.clamp(min=0)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return c of rows ``x``, shape (n,), float64."""
+    def forward(self, x: Tensor, n_left_out: Tensor) -> Tensor:
+        """Return c of rows ``x`` of which some stored copies do not count.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            Rows.
+        n_left_out : Tensor of shape (n,)
+            How many copies.
+
+        Returns
+        -------
+        Tensor of shape (n,)
+            c(x), float64.
+        """
         width = 1e-6 * (self.values[1] - self.values[0]).abs()
         has = (x[:, None] - self.values).abs() <= width
-        return torch.where(has, self.costs, 0.0).square().sum((1, 2)).sqrt()
+        others = self.counts - n_left_out[:, None, None]
+        costs = (others / self.group_size).clamp(0, 1) * self.costs
+        total: Tensor = torch.where(has, costs, 0.0).square().sum((1, 2)).sqrt()
+        return total
 
-    def _minorities(self, x: Tensor, block: Tensor) -> list[tuple[int, int, int]]:
-        """Return (side, column, rows) of the levels that less than half of rows have.
+    def _minorities(self, block: Tensor, n_rows: int) -> list[tuple[int, int]]:
+        """Return (side, column) of the levels that less than half of the rows have.
 
         In a one-hot block the low value is no level.
         """
         alone = (block[:, None] == block).sum(1) == 1
-        counts = torch.stack([(x == value).sum(0) for value in self.values])
-        counts[0, ~alone] = 0
-        counts[:, block < 0] = 0
-        found = (counts > 1) & (2 * counts < len(x))
-        return [(s, j, int(counts[s, j])) for s, j in found.nonzero().tolist()]
+        rare = (self.counts > 0) & (2 * self.counts < n_rows) & (block >= 0)
+        rare[0] &= alone
+        return [(side, column) for side, column in rare.nonzero().tolist()]
 
 
 def _shuffled(x: Tensor, block: Tensor, generator: Generator) -> Tensor:

@@ -81,8 +81,8 @@ class BoltzmannMachine(BitDensity):
         "auto": log Z is summed exactly up to 20 units, else annealed both ways. None:
         log Z stays unknown and there is no `score`.
     early_stopping : bool, default=False
-        Look at held-out rows 30 times, keep the best machine and stop when 10 looks
-        bring no better one.
+        Evaluate held-out rows 30 times, keep the best model and stop when 15
+        evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None

@@ -45,13 +45,12 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         turned upside down: where it is at least as large as the layer two below, the
         variational bound starts where it was, and training raises it.
     learning_rate : float or "auto", default="auto"
-        Rate at the start, > 0; it falls to a hundredth. "auto": one over the largest
-        eigenvalue of the covariance of the columns, at most 1; 3% of what that
-        means for the rows of an upper layer.
+        Rate at the start, > 0; it falls to a hundredth. "auto": that of `BernoulliRBM`
+        for the rows and hidden bits of the layer, and 3% of it in upper layers.
     batch_size : int, default=100
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
-        Epochs of every layer, >= 1. "auto": 10,000 updates, at most 500 epochs.
+        Epochs of every layer, >= 1. "auto": 7,500 updates, at most 500 epochs.
     verbose : int, default=0
         Whether to print a line after every epoch.
     random_state : int, RandomState or None, default=None
@@ -66,8 +65,8 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         to 22 bits, and else annealed both ways. None: log Z stays unknown and there is
         no `score`.
     early_stopping : bool, default=False
-        Look at held-out rows 30 times per layer, keep the best RBM by their
-        log-likelihood and stop when 5 looks bring no better one.
+        Evaluate held-out rows 30 times per layer, keep the best RBM by their
+        log-likelihood and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     contamination : "auto" or float, default="auto"

@@ -44,8 +44,8 @@ class DeepBoltzmannMachine(
     hidden_layer_sizes : int or sequence of int, default=(128, 64)
         Bits of the hidden layers, from below.
     learning_rate : float or "auto", default="auto"
-        Rate at the start, > 0; it falls to a hundredth. "auto": half of one over the
-        largest eigenvalue of the covariance of the columns, at most 0.25.
+        Rate at the start, > 0; it falls to a hundredth. "auto": half that of
+        `BernoulliRBM` for the first hidden layer, at most 0.25.
     batch_size : int, default=100
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
@@ -64,8 +64,8 @@ class DeepBoltzmannMachine(
         included, have up to 22 bits, and else annealed both ways. None: log Z stays
         unknown and there is no `score`.
     early_stopping : bool, default=False
-        Look at held-out rows 30 times, keep the best machine by their bound and stop
-        when 10 looks bring no better one.
+        Evaluate held-out rows 30 times, keep the best model by their bound and stop
+        when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None

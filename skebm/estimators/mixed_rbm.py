@@ -42,8 +42,8 @@ class MixedRBM(KindRBM):
         "auto": log Z is summed exactly where the smaller layer has up to 22 bits, and
         else annealed both ways. None: log Z stays unknown and there is no `score`.
     early_stopping : bool, default=False
-        Look at held-out rows 30 times, keep the best machine by their log-likelihood
-        and stop when 10 looks bring no better one.
+        Evaluate held-out rows 30 times, keep the best model by their log-likelihood
+        and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None

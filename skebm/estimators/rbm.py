@@ -30,13 +30,14 @@ class BernoulliRBM(RBMDensity):
     n_components : int, default=256
         Hidden bits, >= 1.
     learning_rate : float or "auto", default="auto"
-        A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at one
-        over the largest eigenvalue of the covariance of the columns, at most 1, times
-        100 / n_components beyond 100 of them, and falls to a hundredth.
+        A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at
+        2.5 / (1 + sqrt(n_components k) / 64) / max(1, l), with k the units of the
+        smaller layer and l the largest eigenvalue of the covariance of the columns,
+        and falls to a hundredth.
     batch_size : int, default=50
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
-        Epochs, >= 0. "auto": 40,000 updates, at most 2,000 epochs.
+        Epochs, >= 0. "auto": 30,000 updates, at most 2,000 epochs.
     verbose : int, default=0
         Whether to print a line after every epoch.
     random_state : int, RandomState or None, default=None
@@ -52,8 +53,8 @@ class BernoulliRBM(RBMDensity):
         else annealed both ways. "sum" goes to 30 bits, each of which doubles its time.
         None: log Z stays unknown and there is no `score`.
     early_stopping : bool, default=False
-        Look at held-out rows 30 times, keep the best machine by their log-likelihood
-        and stop when 10 looks bring no better one.
+        Evaluate held-out rows 30 times, keep the best model by their log-likelihood
+        and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None
