@@ -215,12 +215,13 @@ class Detection:
         return plain_text(self.table.index[row], 40)
 
     def notes(self):
-        """Say what was left out.
+        """Say what was left out, and how cells were read.
 
         Returns
         -------
         list of str
-            Ignored columns, columns that are not used and rows without a reason.
+            Ignored columns, columns that are not used, cells that are no numbers,
+            values that may stand for missing ones, and rows without a reason.
         """
         notes = []
         if self.settings.ignore:
@@ -228,6 +229,7 @@ class Detection:
             notes.append(f"ignored as asked: {names}")
         for name, why in self.left_out.items():
             notes.append(f"column {plain_text(name, 60)} is not used: {why}")
+        notes += [note for column in self.columns for note in column.notes()]
         if self.is_outlier.sum() > MAX_EXPLAINED <= len(self.contributions):
             notes.append(
                 f"of {self.is_outlier.sum():,} flagged rows, the {MAX_EXPLAINED:,} "
