@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-SHARE_OF_NUMBERS = 0.95
-"""Least share of numbers among the cells that say something, in a numeric column."""
+SHARE_READ = 0.95
+"""Least share of numbers (or dates) among the cells that say something."""
 
 _MARKS = (
     "? ?? - -- --- \u2013 \u2014 . .. ... * / n/a na n.a n.a. #n/a <na> nan none null "
@@ -127,12 +127,12 @@ def find_reading(values):
     cells = values.dropna().to_numpy(dtype=object)
     n_numbers, n_texts = sum(map(_is_number, cells)), _count_texts(cells)
     says_something = {t: n for t, n in n_texts.items() if not is_mark(t)}
-    n_cells = len(cells) - n_texts.sum() + sum(says_something.values())
+    n_cells = len(cells) - n_texts.total() + sum(says_something.values())
     written = {t: w for t in says_something if (w := _split(t))}
     reading = _complete(Reading(), written, says_something)
     numbers = {t: w for t, w in written.items() if _value(w, reading) is not None}
     n_numbers += sum(says_something[t] for t in numbers)
-    if n_numbers == 0 or n_numbers < SHARE_OF_NUMBERS * n_cells - 1e-9:
+    if n_numbers == 0 or n_numbers < SHARE_READ * n_cells - 1e-9:
         return None
     return None if _are_codes(numbers.values()) else reading
 
@@ -161,7 +161,7 @@ def to_numbers(values, reading=None):
     """
     cells = values.to_numpy(dtype=object, na_value=np.nan)
     n_texts = _count_texts(cells)
-    written = {t: w for t in n_texts.index if (w := _split(t))}
+    written = {t: w for t in n_texts if (w := _split(t))}
     reading = _complete(reading or Reading(), written, n_texts)
     known = {t: _value(w, reading) for t, w in written.items()}
     numbers = [
@@ -191,10 +191,8 @@ def is_mark(cell):
 
 
 def _count_texts(cells):
-    """How often each text comes, texts as the index."""
-    return pd.Series(
-        [c for c in cells if isinstance(c, str)], dtype=object
-    ).value_counts()
+    """Count how often each text comes."""
+    return Counter(cell for cell in cells if isinstance(cell, str))
 
 
 def _is_number(cell):
@@ -219,16 +217,20 @@ def _split(text):
 def _complete(reading, written, n_texts):
     """Return the reading with what it leaves open chosen: most texts are numbers."""
     decimal, unit = reading.decimal, reading.unit
-    fits, units = Counter(), Counter()
-    for text, parts in written.items():
-        units[parts.unit] += n_texts[text]
-        for mark, pattern in _NUMBERS.items():
-            fits[mark] += n_texts[text] * bool(pattern.fullmatch(parts.digits))
-    if decimal is None and fits["."] != fits[","]:
-        decimal = max(fits, key=fits.__getitem__)
-    del units[None]
-    if unit is None and units:
-        unit = units.most_common(1)[0][0]
+    if unit is None:
+        units = Counter()
+        for text, parts in written.items():
+            units[parts.unit] += n_texts[text]
+        del units[None]
+        unit = units.most_common(1)[0][0] if units else None
+    if decimal is None:
+        fits = Counter()
+        for text, parts in written.items():
+            if not parts.digits.isdigit():
+                for mark, pattern in _NUMBERS.items():
+                    fits[mark] += n_texts[text] * bool(pattern.fullmatch(parts.digits))
+        if fits["."] != fits[","]:
+            decimal = max(fits, key=fits.__getitem__)
     return Reading(decimal, unit)
 
 
@@ -251,7 +253,7 @@ def _are_codes(numbers):
     if not digits or not all(d.isdigit() for d in digits):
         return False
     width, n_equal = Counter(map(len, digits)).most_common(1)[0]
-    fixed = n_equal >= SHARE_OF_NUMBERS * len(digits)
+    fixed = n_equal >= SHARE_READ * len(digits)
     padded = any(d[0] == "0" and len(d) == width > 1 for d in digits)
     spaced = width >= 7 and any(" " in parts.digits for parts in numbers)
     dialled = any(

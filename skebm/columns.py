@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skebm.cells import (
+    SHARE_READ,
     Reading,
     find_reading,
     is_mark,
@@ -53,8 +54,8 @@ class TableEncoder:
 
     Text is read as numbers if at least 95% of its cells are numbers, blank cells and
     marks such as "?" not counted; all other cells are then missing
-    (`skebm.cells.find_reading` says what is a number). A column of pandas' categorical
-    type stays a category.
+    (`skebm.cells.find_reading` says what is a number). The same holds for dates of
+    ISO 8601. A column of pandas' categorical type stays a category.
 
     Attributes
     ----------
@@ -333,13 +334,16 @@ def _find_column(name, known):
 
 
 def _holds_dates(known):
-    """Whether an object column holds dates, or text that always reads as ISO 8601."""
+    """Whether an object column holds dates, or nearly always text of ISO 8601."""
+    known = known[[not is_mark(cell) for cell in known]]
     inferred = types.infer_dtype(known, skipna=True)
     if inferred in ("date", "datetime", "datetime64"):
         return True
-    if inferred != "string" or not known.str.match(r"\d{4}-\d{2}-\d{2}").all():
+    if inferred != "string":
         return False
-    return bool(_as_dates(known, errors="coerce").notna().all())
+    is_date = known.str.match(r"\d{4}-\d{2}-\d{2}").to_numpy(dtype=bool)
+    is_read = is_date & _as_dates(known, errors="coerce").notna().to_numpy()
+    return bool(is_read.mean() >= SHARE_READ - 1e-9)
 
 
 def _numbers_rows(values, column, plain):
