@@ -30,6 +30,7 @@ FLOORS = [
     ["training"],
     ["trainer"],
     ["calibration", "explain", "metrics", "_check", "_labels", "table"],
+    ["cells", "sentinels", "settings"],
     ["base", "columns"],
     ["estimators", "reasons"],
     ["__init__"],
