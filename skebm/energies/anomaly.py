@@ -232,8 +232,7 @@ class AnomalyEnergy(Energy):
         z = self.standardized(wide)
         pooled = self.standardized.pooled
         self.whitened = Whitened(0.25 if pooled else -0.25).fit(z)
-        varies = self.standardized.varies
-        self.ranked = None if pooled else Ranked().fit(z, varies, gap)
+        self.ranked = None if pooled else Ranked().fit(z, self.standardized.varies)
 
     def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:
         """Return the views of rows ``x``, each (n, d); the bag sees the last one."""
@@ -242,8 +241,8 @@ class AnomalyEnergy(Energy):
         if self.ranked is not None:
             within, beyond = self.ranked(z, seen)
             numbers = within + beyond if self.clean else 0.5 * (z + within)
-            turned = (self.block >= 0) & (not self.clean)
-            views.append(torch.where(turned, views[0], numbers))
+            categories = z if self.clean else views[0]
+            views.append(torch.where(self.block < 0, numbers, categories))
         return tuple(view.float() for view in views)
 
     def _fit_scales(self, terms: list[Tensor]) -> None:
@@ -273,10 +272,10 @@ class AnomalyEnergy(Energy):
         (cost,) = in_chunks(lambda *c: (self._cost(*c),), self.chunk, x, own)
         self.stored_energy -= cost
 
-    def _cost(self, x: Tensor, own: Tensor) -> Tensor | float:
-        """Return what the rows' levels cost by themselves, shape (n,), or 0."""
+    def _cost(self, x: Tensor, own: Tensor) -> Tensor:
+        """Return what the rows' levels cost by themselves, shape (n,), float64."""
         if self.level_costs is None:
-            return 0.0
+            return x.new_zeros(len(x), dtype=torch.float64)
         cost: Tensor = self.level_costs(x, (own.view(len(x), -1) >= 0).sum(1))
         return cost
 

@@ -190,9 +190,7 @@ class Ranked(nn.Module):
     spread: Tensor
     scale: Tensor
 
-    def fit(
-        self, z: Tensor, varies: Tensor | None = None, gap: Tensor | None = None
-    ) -> Self:
+    def fit(self, z: Tensor, varies: Tensor | None = None) -> Self:
         """Take the order statistics of rows ``z``, float64 of shape (n, d).
 
         Parameters
@@ -202,8 +200,6 @@ class Ranked(nn.Module):
         varies : Tensor of shape (d,), bool, default=None
             False for constant columns, which have no ranks: a value that moves by 1e-5
             must not go from the middle to the end. None finds them by their sd.
-        gap : Tensor of shape (d,), default=None
-            How far apart the two values of a column are to be; 0 keeps the sd.
 
         Returns
         -------
@@ -223,11 +219,7 @@ class Ranked(nn.Module):
         self.register_buffer("spread", torch.where(varies & (spread > 0), spread, 1.0))
         self.register_buffer("scale", torch.ones_like(sd))
         unseen = torch.zeros(n, dtype=torch.bool, device=z.device)
-        scores = self(z, unseen)[0]
-        scale = scores.std(0, correction=0)
-        if gap is not None:
-            span = scores.amax(0) - scores.amin(0)
-            scale = torch.where(gap > 0, span / gap.clamp(min=1e-9), scale)
+        scale = self(z, unseen)[0].std(0, correction=0)
         self.scale = torch.where(varies & (scale > 0), scale, 1.0)
         return self
 
