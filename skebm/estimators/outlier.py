@@ -264,7 +264,9 @@ class EnergyOutlierDetector(BaseEBM):
         """
         check_is_fitted(self)
         judge = copy(self)
-        judge._knows_rows = True
+        if self.estimator_ is None:
+            judge._knows_rows = True
+            judge.explain_baseline_ = float(judge._measure(judge._references).mean())
         return judge
 
     def sample(self, n_samples=1, *, random_state=None):

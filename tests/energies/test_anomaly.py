@@ -173,7 +173,7 @@ def test_stages_are_named_and_counted():
     energy = AnomalyEnergy()
     names = list(energy.stages(x, torch.arange(40), generator=generator()))
     assert len(names) == energy.n_stages
-    assert names == ["views", "neighbours", "scales"]
+    assert names == ["views", "neighbours", "scales", "levels"]
     assert torch.equal(energy.stored_energy, stored(x).stored_energy)
 
 
