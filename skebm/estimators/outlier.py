@@ -44,6 +44,9 @@ from skebm.exceptions import InterruptedFitWarning
 N_FOLDS = 5
 """Folds that give a wrapped estimator's rows their out-of-fold energies."""
 
+FEWEST_WITH_TWINS = 10
+"""Stored rows of which two can be left out."""
+
 AFTER_INTERRUPT = 1000
 """Rows that Ctrl-C leaves in the memory: a fit of a fraction of a second."""
 
@@ -354,7 +357,7 @@ class EnergyOutlierDetector(BaseEBM):
         """
         own = self._lookup.find(self._lookup.rows)
         twins = np.flatnonzero(self._lookup.twin[own] >= 0)
-        if not len(twins):
+        if not len(twins) or len(own) < FEWEST_WITH_TWINS:
             return energy
         left_out = np.stack([own[twins], self._lookup.twin[own[twins]]], 1)
         energy = energy.copy()
@@ -427,7 +430,7 @@ class EnergyOutlierDetector(BaseEBM):
         return (found >= 0) & (self.novelty | (self._lookup.twin[found] < 0))
 
     def _refuse_training_rows(self, rows):
-        """Raise if rows are the training table, or more of it than chance allows."""
+        """Raise if rows are the training table, or mostly of it and not by chance."""
         if not (self._calibrated_on_training and self._knows_rows):
             return
         n_found = self._lookup.n_shared(rows)
