@@ -34,13 +34,13 @@ class AnomalyEnergy(Energy):
     Views: half-whitened z, its covariance shrunk for clean rows, and normal scores
     (clean rows) or their mean with z (rows that may hold anomalies: ranks alone close
     the gap to a clump); where at least half of the columns share a unit (pixels,
-    ratings) one view, z with a pooled scale and the shared directions stressed. A column of two values, or a block of one-hot
-    columns, is a category: rows that differ in it are sqrt(2) apart, as two random
-    numbers are on average, and in the second view of rows that may hold anomalies it
-    is half-whitened too, so that a rare combination is far from all others. R sees the
-    last view. Views are computed in float64
-    and rounded to float32, which also removes what a matrix product's rounding owes to
-    the place of a row in its batch.
+    ratings) one view, z with a pooled scale and the shared directions stressed. A
+    column of two values, or a block of one-hot columns, is a category: rows that differ
+    in it are sqrt(2) apart, as two random numbers are on average, and in the second
+    view of rows that may hold anomalies it is half-whitened too, so that a rare
+    combination is far from all others. R sees the last view. Views are computed in
+    float64 and rounded to float32, which also removes what a matrix product's rounding
+    owes to the place of a row in its batch.
 
     Parameters
     ----------

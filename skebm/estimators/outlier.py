@@ -143,8 +143,8 @@ class EnergyOutlierDetector(BaseEBM):
     without its copy and a new row meet the same function of the other rows, up to the
     scales of the columns, which saw every training row. That matters where columns are
     many for the rows: P(p <= .05) was up to .057 with 100 rows of 20 columns, and up
-    to .08 with 50 rows of 30 columns. `calibrate` with fresh clean rows makes p-values exact
-    (split conformal).
+    to .08 with 50 rows of 30 columns. `calibrate` with fresh clean rows makes p-values
+    exact (split conformal).
 
     With ``novelty=False`` a row that equals a stored one is measured without that copy.
     For p-values, a stored row that has equals is measured without one more, so that new

@@ -31,7 +31,18 @@ class RowLookup:
                 self.twin[first] = place
 
     def find(self, X: np.ndarray) -> np.ndarray:
-        """Return the place of each row of X among the stored rows, -1 for none."""
+        """Return the place of each row of X among the stored rows, -1 for none.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Places of the first of equal rows.
+        """
         with np.errstate(over="ignore"):
             X = X.astype(self.rows.dtype, copy=False)
         return np.array([self._place.get(row.tobytes(), -1) for row in X])
@@ -42,6 +53,16 @@ class RowLookup:
         Few are less than half. Chance finds a new row among the stored ones as often as
         a stored row has an equal, a share that is known up to a Beta law. The whole
         stored table is never chance.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d)
+            Rows.
+
+        Returns
+        -------
+        int or None
+            Number of rows.
         """
         found, stored = self.find(X), self.find(self.rows)
         n_found, m = int((found >= 0).sum()), len(self.rows)
