@@ -19,7 +19,6 @@ __all__ = [
     "Composition",
     "HasMethods",
     "Interval",
-    "RowLookup",
     "StrOptions",
     "check_bits",
     "check_labelled",
@@ -366,29 +365,3 @@ def _warn_denormal(X: np.ndarray) -> None:
             UserWarning,
             stacklevel=4,
         )
-
-
-class RowLookup:
-    """Finds a row among stored rows by its exact values.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (m, d)
-        Stored rows; the first of equal rows stands for all.
-    """
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows
-        self._place: dict[bytes, int] = {}
-        for place, row in enumerate(rows):
-            self._place.setdefault(row.tobytes(), place)
-
-    def find(self, X: np.ndarray) -> np.ndarray:
-        """Return the place of each row of X among the stored rows, -1 for none."""
-        with np.errstate(over="ignore"):
-            X = X.astype(self.rows.dtype, copy=False)
-        return np.array([self._place.get(row.tobytes(), -1) for row in X])
-
-    def __reduce__(self) -> tuple[type, tuple[np.ndarray]]:
-        """Pickle the rows alone."""
-        return RowLookup, (self.rows,)

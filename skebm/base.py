@@ -118,6 +118,9 @@ class BaseEBM(OutlierMixin, Fitting, ABC):
     def _calibration_rows(self, rows):
         """Tell which rows are among the calibration rows, shape (n_samples,), bool."""
 
+    def _refuse_training_rows(self, rows):
+        """Raise if rows are training rows that no list of false discoveries is for."""
+
     def energy(self, X):
         """Return the energy of each row; low means typical.
 
@@ -221,14 +224,18 @@ class BaseEBM(OutlierMixin, Fitting, ABC):
         Returns
         -------
         ndarray of shape (n_samples,)
-            In (0, 1]; small = anomalous; uniform for normal rows. At least
+            In (0, 1]; small = anomalous. P(p <= a) <= a for new rows that are
+            exchangeable with the calibration rows, in discrete and mixed columns too;
+            anomalies among the calibration rows make p larger. At least
             1 / (n_calibration + 1).
         """
         check_is_fitted(self)
         rows = self._rows(X)
-        energy, known = self._measure(rows), self.calibration_energy_
-        own = self._calibration_rows(rows) & (energy <= known[-1])
-        return calibration.conformal_p_values(energy, known, own=own)
+        return calibration.conformal_p_values(
+            self._measure(rows),
+            self.calibration_energy_,
+            own=self._calibration_rows(rows),
+        )
 
     def predict_fdr(self, X, q=0.05):
         """Return +1 or -1 such that at most a share q of the -1 are false, on average.
@@ -247,8 +254,15 @@ class BaseEBM(OutlierMixin, Fitting, ABC):
         -------
         ndarray of shape (n_samples,)
             +1 or -1.
+
+        Raises
+        ------
+        ValueError
+            If q is out of its range, or X is the training table, or mostly of it, of
+            a detector that takes it for a mix of normal rows and anomalies.
         """
         calls = calibration.benjamini_hochberg(self.p_values(X), q)
+        self._refuse_training_rows(self._rows(X))
         return np.where(calls, -1, 1)
 
     def calibrate(self, X_clean):

@@ -9,6 +9,9 @@ FALSE_ALARM_RATE = 0.05
 CLEAR = 1e-6
 """Chance under the fitted null below which an energy is a clear anomaly's."""
 
+CLEAR_GAP = 1e-5
+"""Chance in an exponential tail of as wide a gap as that before clear anomalies."""
+
 
 def conformal_p_values(energy, calibration, *, own=None):
     """Return p-values of energies against calibration energies.
@@ -125,8 +128,13 @@ def without_clear_anomalies(calibration):
 
     The central energies, from the 5th to the 80th percentile, are fitted by
     asinh((E - median) / (8 IQR)) = a + b z + c z^2, c >= 0, in the normal quantile z
-    of their rank: the empirical null, its long upper tail tamed by the asinh. Energies
-    above its 1 - 1e-6 quantile are clear anomalies.
+    of their rank: the empirical null, its long upper tail tamed by the asinh [1]_.
+    Clear anomalies lie above its 1 - 1e-6 quantile, behind a gap. In an exponential
+    tail of mean excess s, i times the gap below the i-th highest energy is exponential
+    with mean s [2]_; a gap that has a chance of 1e-5 there is no part of the tail.
+    Heavy tails have no such gap and stay whole. So do
+    energies of which most are equal to another, as in discrete tables: they have gaps
+    everywhere.
 
     Parameters
     ----------
@@ -143,6 +151,8 @@ def without_clear_anomalies(calibration):
     ----------
     .. [1] Efron (2004), Large-scale simultaneous hypothesis testing: the choice of a
        null hypothesis, Journal of the American Statistical Association 99(465).
+    .. [2] Renyi (1953), On the theory of order statistics, Acta Mathematica Academiae
+       Scientiarum Hungaricae 4.
 
     Examples
     --------
@@ -154,13 +164,33 @@ def without_clear_anomalies(calibration):
     ordered = np.sort(np.asarray(calibration, np.float64))
     level = (np.arange(len(ordered)) + 1) / (len(ordered) + 1)
     central = (level >= 0.05) & (level <= 0.8)
-    if central.sum() < 10:
+    middle = ordered[central]
+    if len(middle) < 10 or 2 * len(np.unique(middle)) < len(middle):
         return ordered
     z = norm.ppf(level[central])
-    low, middle, high = np.quantile(ordered, [0.25, 0.5, 0.75])
-    shown = np.arcsinh((ordered - middle) / (8 * (high - low) or 1.0))
+    low, median, high = np.quantile(ordered, [0.25, 0.5, 0.75])
+    shown = np.arcsinh((ordered - median) / (8 * (high - low) or 1.0))
     curve = np.polynomial.polynomial.polyfit(z, shown[central], 2)
     if curve[2] < 0:
         curve = np.polynomial.polynomial.polyfit(z, shown[central], 1)
     limit = np.polynomial.polynomial.polyval(norm.isf(CLEAR), curve)
-    return ordered[shown <= max(limit, shown[central][-1])]
+    tail = shown[central.nonzero()[0][-1] :]
+    n_beyond = np.count_nonzero(tail > max(limit, tail[0]))
+    n_clear = _behind_gap(tail, n_beyond)
+    return ordered[: len(ordered) - n_clear]
+
+
+def _behind_gap(tail, n_most):
+    """Return how many of the highest values, n_most at most, lie behind a clear gap.
+
+    The mean excess of the sorted ``tail`` above its first value is the maximum
+    likelihood estimate with the values behind the gap censored.
+    """
+    n_behind = np.arange(n_most, 0, -1)
+    n_below = len(tail) - n_behind
+    excess = tail - tail[0]
+    last = excess[n_below - 1]
+    mean_excess = (np.cumsum(excess)[n_below - 1] + n_behind * last) / n_below
+    spacing = n_behind * (excess[n_below] - last)
+    is_clear = spacing > -np.log(CLEAR_GAP) * mean_excess
+    return int(n_behind[is_clear].max(initial=0))

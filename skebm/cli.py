@@ -104,15 +104,24 @@ def detect(
         list[str] | None,
         typer.Option(help="A column that the energy does not see; repeat for more."),
     ] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option(help="Ordinary rows to learn from: .csv or .parquet."),
+    ] = None,
     novelty: Annotated[
         bool, typer.Option("--novelty", help="Take all rows to be ordinary.")
     ] = False,
     contamination: Annotated[
-        float | None, typer.Option(help="Share of rows to flag, in (0, 0.5].")
+        float | None,
+        typer.Option(
+            help="Share of rows to flag, in (0, 0.5]; of the clean rows with --clean."
+        ),
     ] = None,
     fdr: Annotated[
         float | None,
-        typer.Option(help="Expected share of false alarms among the flagged rows."),
+        typer.Option(
+            help="Expected share of false alarms among the flagged rows; needs --clean."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the scored table: .csv or .parquet.")
@@ -125,16 +134,29 @@ def detect(
 ):
     """Find the anomalies in a table, with calibrated p-values and reasons."""
     # Imported here so that --help and a wrong option need not wait for torch.
-    from skebm.detection import Settings
     from skebm.report import write_report
+    from skebm.settings import Settings
     from skebm.table import read_table, write_table
 
-    settings = Settings(tuple(ignore or ()), novelty, contamination, fdr, seed, device)
+    settings = Settings(
+        ignore=tuple(ignore or ()),
+        novelty=novelty,
+        contamination=contamination,
+        fdr=fdr,
+        seed=seed,
+        device=device,
+        clean=clean is not None,
+    )
     settings.check()
-    _check_outputs(table, output, report)
+    _check_outputs(table, clean, output, report)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = _run(read_table(table), settings, explain_flagged=output is not None)
+        found = _run(
+            read_table(table),
+            settings,
+            clean=None if clean is None else read_table(clean),
+            explain_flagged=output is not None,
+        )
     notes = found.notes() + _warning_texts(caught)
     if output:
         write_table(found.scored(), output)
@@ -144,33 +166,34 @@ def detect(
     _print_files(output, report)
 
 
-def _check_outputs(table, output, report):
+def _check_outputs(table, clean, output, report):
     """Refuse output files that cannot be written, before any work."""
     from skebm.table import InputError, check_output
 
     if output:
         check_output(output)
-        if output.resolve() == table.resolve():
-            raise InputError(f"--output would replace {table}; choose another name")
+        for path in (table, clean):
+            if path and output.resolve() == path.resolve():
+                raise InputError(f"--output would replace {path}; choose another name")
     if report:
         check_output(report, (".html", ".htm"))
 
 
-def _run(table, settings, explain_flagged):
+def _run(table, settings, **options):
     """Detect, with progress on stderr where that is a terminal."""
     from sklearn.callback import ProgressBar
 
     from skebm.detection import detect as detect_anomalies
 
     if not sys.stderr.isatty():
-        return detect_anomalies(table, settings, explain_flagged=explain_flagged)
+        return detect_anomalies(table, settings, **options)
     # Scikit-learn's progress bar draws on rich's global console.
     rich.reconfigure(stderr=True)
     console = Console(stderr=True)
     return detect_anomalies(
         table,
         settings,
-        explain_flagged=explain_flagged,
+        **options,
         callbacks=[ProgressBar()],
         track=lambda items, label: rich_track(items, label, console=console),
     )
@@ -187,6 +210,8 @@ def _print_summary(found, name, notes):
     """Print what was found."""
     n_rows, n_flagged = len(found.table), int(found.is_outlier.sum())
     print(f"{name}: {n_rows:,} rows, {len(found.columns)} columns used")
+    if found.settings.clean:
+        print(f"learned from: {found.n_clean:,} clean rows")
     for note in notes:
         print(f"note: {note}")
     print(f"rule: {found.rule()}")

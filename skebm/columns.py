@@ -10,6 +10,14 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+from skebm.cells import (
+    SHARE_READ,
+    Reading,
+    find_reading,
+    is_mark,
+    may_hold_numbers,
+    to_numbers,
+)
 from skebm.table import InputError
 
 MAX_LEVELS = 25
@@ -26,10 +34,13 @@ class Column:
         The column's name in the table.
     kind : {"number", "date", "category"}
         A date is encoded as seconds since 1970-01-01, a duration (a number) as seconds.
+    reading : Reading or None, default=None
+        How text is read as numbers; None where the column holds no text.
     """
 
     name: str
     kind: str
+    reading: Reading | None = None
 
 
 class TableEncoder:
@@ -40,6 +51,11 @@ class TableEncoder:
     Categories beyond the 24 most frequent share one column, and an unknown category is
     encoded as zeros. Columns that say nothing about how strange a row is are left out:
     no values, one value, rows numbered in order, and text that hardly repeats.
+
+    Text is read as numbers if at least 95% of its cells are numbers, blank cells and
+    marks such as "?" not counted; all other cells are then missing
+    (`skebm.cells.find_reading` says what is a number). The same holds for dates of
+    ISO 8601. A column of pandas' categorical type stays a category.
 
     Attributes
     ----------
@@ -85,9 +101,9 @@ class TableEncoder:
         """
         self.columns_, self.left_out_ = [], {}
         for name in table.columns:
-            kind, why = _kind(table[name])
-            if kind:
-                self.columns_.append(Column(name, kind))
+            column, why = _read_column(table[name])
+            if column:
+                self.columns_.append(column)
             else:
                 self.left_out_[name] = why
         if not self.columns_:
@@ -115,7 +131,16 @@ class TableEncoder:
         -------
         ndarray of shape (n_samples, n_encoded)
             The numbers, float64 and finite.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, holds infinite values, or holds no number or date
+            where ``fit`` saw some.
         """
+        for column in self.columns_:
+            if column.name not in table.columns:
+                raise InputError(f"the table has no column {column.name!r}")
         return self._encoder.transform(self._prepare(table)).astype(np.float64)
 
     def sum_to_columns(self, encoded):
@@ -147,8 +172,8 @@ class TableEncoder:
         """Floats and strings only, under the names "0", "1", ... of ``columns_``."""
         return pd.DataFrame(
             {
-                str(i): as_plain(table[c.name], c.kind)
-                for i, c in enumerate(self.columns_)
+                str(i): as_plain(table[column.name], column)
+                for i, column in enumerate(self.columns_)
             }
         )
 
@@ -188,33 +213,80 @@ def _feature_only(feature, category):
     return str(feature)
 
 
-def as_plain(values, kind):
+def as_plain(values, column):
     """Values of a column as floats with NaN, or as strings with NaN.
 
     Parameters
     ----------
     values : Series of shape (n_samples,)
         The column.
-    kind : {"number", "date", "category"}
-        How to read it, see `Column`.
+    column : Column
+        How to read it.
 
     Returns
     -------
     ndarray of shape (n_samples,)
         Float64, or object for a category.
+
+    Raises
+    ------
+    InputError
+        If a column of numbers or dates holds infinite values, or none of its kind.
     """
-    if kind == "number":
-        if types.is_timedelta64_dtype(values.dtype):
-            values = values.dt.total_seconds()
-        elif types.is_object_dtype(values.dtype):
-            values = pd.to_numeric(values)
-        return values.to_numpy(dtype=np.float64, na_value=np.nan)
-    if kind == "date":
-        since = _as_dates(values) - pd.Timestamp(0, tz="UTC")
-        return since.dt.total_seconds().to_numpy(dtype=np.float64)
-    text = values.astype(object).map(str).to_numpy(dtype=object)
-    text[values.isna().to_numpy()] = np.nan
+    if column.kind == "category":
+        return _as_levels(values)
+    read = _as_seconds if column.kind == "date" else _as_floats
+    plain = read(values, column)
+    if np.isinf(plain).any():
+        raise InputError(
+            f"column {column.name!r} holds infinite values; replace them with numbers "
+            "or with empty cells, or leave the column out with --ignore"
+        )
+    if np.isnan(plain).all():
+        _refuse_other_kind(values, column)
+    return plain
+
+
+def _as_levels(values):
+    """Strings, NaN where a cell is missing or blank; 1.0 and 1 are the same level."""
+    cells = values.to_numpy(dtype=object, na_value=np.nan)
+    whole = [isinstance(c, float | np.floating) and c == np.floor(c) for c in cells]
+    text = np.array([str(c) for c in cells], dtype=object)
+    text[whole] = [f"{c:.0f}" for c in cells[whole]]
+    missing = values.isna().to_numpy() | np.array([not t.strip() for t in text], bool)
+    text[missing] = np.nan
     return text
+
+
+def _as_floats(values, column):
+    """Numbers, NaN where a cell is missing or no number."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype) or may_hold_numbers(values):
+        return to_numbers(values, column.reading)
+    if types.is_timedelta64_dtype(dtype):
+        values = values.dt.total_seconds()
+    elif types.is_datetime64_any_dtype(dtype):
+        return np.full(len(values), np.nan)
+    return values.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _as_seconds(values, column):
+    """Seconds since 1970-01-01, NaN where a cell is missing or no date."""
+    if types.is_numeric_dtype(values.dtype):
+        return np.full(len(values), np.nan)
+    dates = _as_dates(values, errors="coerce").to_numpy(dtype="datetime64[us]")
+    return (dates - np.datetime64(0, "us")) / np.timedelta64(1, "s")
+
+
+def _refuse_other_kind(values, column):
+    """Refuse a column of which no cell is of the kind that ``fit`` saw."""
+    others = [cell for cell in values.dropna() if not is_mark(cell)]
+    if others:
+        cell = " ".join(str(others[0]).split())[:40]
+        raise InputError(
+            f"column {column.name!r} holds {column.kind}s in the rows of fit, but none "
+            f"here (got {cell!r}); write it the same way in both tables"
+        )
 
 
 def _as_dates(values, errors="raise"):
@@ -224,62 +296,60 @@ def _as_dates(values, errors="raise"):
     return pd.to_datetime(values, utc=True, format=form, errors=errors)
 
 
-def _kind(values):
-    """Kind of a column, or None and the reason to leave it out."""
+def _read_column(values):
+    """Return a column and None, or None and the reason to leave it out."""
     known = values.dropna()
     if known.empty:
         return None, "no values"
-    kind = _value_kind(known)
-    if kind is None:
+    column = _find_column(values.name, known)
+    if column is None:
         return None, f"values of type {known.dtype} are not supported"
-    plain = as_plain(known, kind)
+    plain = as_plain(known, column)
     n_distinct = pd.unique(plain).size
     if n_distinct == 1 and len(known) == len(values):
         return None, "one value in every row"
-    if kind == "category":
+    if column.kind == "category":
         if n_distinct > max(MAX_LEVELS, len(known) / 2) or n_distinct == len(values):
             return None, f"text that hardly repeats ({n_distinct} different values)"
-        return kind, None
-    if np.isinf(plain).any():
-        raise InputError(
-            f"column {values.name!r} holds infinite values; replace them with numbers "
-            "or with empty cells, or leave the column out with --ignore"
-        )
-    if _numbers_rows(values, plain):
+    elif _numbers_rows(values, column, plain):
         return None, "numbers the rows in order"
-    return kind, None
+    return column, None
 
 
-def _value_kind(known):
-    """Kind of values of which none is missing; None if they cannot be used."""
+def _find_column(name, known):
+    """Column of values of which none is missing; None if they cannot be used."""
     dtype = known.dtype
     if types.is_bool_dtype(dtype) or isinstance(dtype, pd.CategoricalDtype):
-        return "category"
+        return Column(name, "category")
     if types.is_complex_dtype(dtype):
         return None
     if types.is_numeric_dtype(dtype) or types.is_timedelta64_dtype(dtype):
-        return "number"
+        return Column(name, "number")
     if types.is_datetime64_any_dtype(dtype):
-        return "date"
+        return Column(name, "date")
+    reading = find_reading(known)
+    if reading is not None:
+        return Column(name, "number", reading)
+    return Column(name, "date" if _holds_dates(known) else "category")
+
+
+def _holds_dates(known):
+    """Whether an object column holds dates, or nearly always text of ISO 8601."""
+    known = known[[not is_mark(cell) for cell in known]]
     inferred = types.infer_dtype(known, skipna=True)
-    if inferred in ("decimal", "floating", "integer", "mixed-integer-float"):
-        return "number"
-    return "date" if _holds_dates(known, inferred) else "category"
-
-
-def _holds_dates(known, inferred):
-    """Whether an object column holds dates, or text that always reads as ISO 8601."""
     if inferred in ("date", "datetime", "datetime64"):
         return True
-    if inferred != "string" or not known.str.match(r"\d{4}-\d{2}-\d{2}").all():
+    if inferred != "string":
         return False
-    return bool(_as_dates(known, errors="coerce").notna().all())
+    is_date = known.str.match(r"\d{4}-\d{2}-\d{2}").to_numpy(dtype=bool)
+    is_read = is_date & _as_dates(known, errors="coerce").notna().to_numpy()
+    return bool(is_read.mean() >= SHARE_READ - 1e-9)
 
 
-def _numbers_rows(values, plain):
+def _numbers_rows(values, column, plain):
     """Whether a column counts 0, 1, 2, ... down the table."""
-    return (
-        types.is_integer_dtype(values.dtype)
-        and len(plain) == len(values) > 2
-        and bool((np.diff(plain) == 1).all())
-    )
+    if not types.is_integer_dtype(values.dtype) and column.reading is None:
+        return False
+    start = plain - np.arange(len(plain))
+    start = start[np.isfinite(start)]
+    return len(plain) == len(values) > 2 and bool((start == start[0]).all())

@@ -1,19 +1,20 @@
 """What ``skebm detect`` computes: scores, contributions and a reason for each anomaly.
 
 A table's way: ``TableEncoder -> EnergyOutlierDetector -> Detection -> table, report``.
+Both are fitted on the clean rows where there are some, and on the table otherwise.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from skebm import calibration
-from skebm._torch import resolve_device
 from skebm.columns import TableEncoder
 from skebm.estimators.outlier import EnergyOutlierDetector
 from skebm.reasons import ColumnValues, plain_text
+from skebm.settings import Settings
 from skebm.table import InputError, drop_columns
 
 ADDED = ("energy", "p_value", "is_outlier", "reason")
@@ -21,71 +22,6 @@ MAX_EXPLAINED = 1_000
 N_NAMED = 3
 N_TOP = 20
 _CHUNK = 50
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to look for anomalies.
-
-    Parameters
-    ----------
-    ignore : tuple of str, default=()
-        Columns that the energy does not see.
-    novelty : bool, default=False
-        Whether all rows are taken to be ordinary.
-    contamination : float or None, default=None
-        Share of rows to flag, in (0, 0.5]; None lets the detector choose a threshold
-        that aims at 5% false alarms on ordinary rows.
-    fdr : float or None, default=None
-        Bound on the expected share of false alarms among the flagged rows, in (0, 1);
-        not together with ``contamination``.
-    seed : int, default=0
-        Seed of the detector.
-    device : str, default="auto"
-        Device of the detector.
-    """
-
-    ignore: tuple[str, ...] = ()
-    novelty: bool = False
-    contamination: float | None = None
-    fdr: float | None = None
-    seed: int = 0
-    device: str = "auto"
-
-    def check(self):
-        """Refuse values out of range.
-
-        Raises
-        ------
-        InputError
-            If a value is out of range, or two of them exclude each other.
-        """
-        self._check_together()
-        if self.contamination is not None and not 0 < self.contamination <= 0.5:
-            raise InputError(
-                f"--contamination is a share in (0, 0.5]; got {self.contamination:g}"
-            )
-        if self.fdr is not None and not 0 < self.fdr < 1:
-            raise InputError(f"--fdr is a share in (0, 1); got {self.fdr:g}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed is an integer in [0, 2**32); got {self.seed}")
-        try:
-            resolve_device(self.device)
-        except (RuntimeError, ValueError) as error:
-            message = f"--device {self.device} cannot be used: {error}"
-            raise InputError(message) from error
-
-    def _check_together(self):
-        """Refuse settings that exclude each other."""
-        if self.fdr is None:
-            return
-        if self.contamination is not None:
-            raise InputError("give either --contamination or --fdr, not both")
-        if self.novelty:
-            raise InputError(
-                "--fdr finds nothing under --novelty, which takes all rows of the "
-                "table to be ordinary; leave out one of them"
-            )
 
 
 @dataclass(frozen=True)
@@ -105,19 +41,23 @@ class Detection:
     energy : ndarray of shape (n_samples,)
         Energy of each row; low means typical.
     p_value : ndarray of shape (n_samples,)
-        Conformal p-values in (0, 1] against the other rows of the table, clear
-        anomalies set aside unless ``settings.novelty``; small means anomalous.
+        p-values in (0, 1]; small means anomalous. With ``settings.clean`` they are
+        conformal: an ordinary row has p <= a with probability at most a. Without,
+        they are the ranks of the rows among the rows of the table itself, which
+        control no false discoveries.
     is_outlier : ndarray of bool, shape (n_samples,)
         Which rows are flagged.
     threshold : float or None
         Rows above this energy are flagged; None if no row is and there is no threshold.
-    n_set_aside : int
-        Clear anomalies that the p-values do not compare with.
     contributions : dict
         Position of each explained row -> contributions of the columns to its energy,
         which sum to the energy minus ``baseline``.
     baseline : float
         The energy that contributions count from.
+    n_clean : int, default=0
+        Number of clean rows; 0 if the training rows are those of the table.
+    clean_notes : list of str, default=[]
+        What was noted about the cells of the clean rows.
     """
 
     table: pd.DataFrame
@@ -128,9 +68,10 @@ class Detection:
     p_value: np.ndarray
     is_outlier: np.ndarray
     threshold: float | None
-    n_set_aside: int
     contributions: dict[int, np.ndarray] = field(repr=False)
     baseline: float
+    n_clean: int = 0
+    clean_notes: list[str] = field(default_factory=list)
 
     def top(self, k=N_TOP):
         """Positions of the rows with the highest energy.
@@ -215,32 +156,45 @@ class Detection:
         return plain_text(self.table.index[row], 40)
 
     def notes(self):
-        """Say what was left out.
+        """Say what was left out, and how cells were read.
 
         Returns
         -------
         list of str
-            Ignored columns, columns that are not used and rows without a reason.
+            Ignored columns, columns that are not used, cells that are no numbers,
+            values that may stand for missing ones, and rows without a reason.
         """
         notes = []
         if self.settings.ignore:
             names = ", ".join(plain_text(name, 60) for name in self.settings.ignore)
             notes.append(f"ignored as asked: {names}")
         for name, why in self.left_out.items():
-            notes.append(f"column {plain_text(name, 60)} is not used: {why}")
+            where = " (in the clean rows)" if self.settings.clean else ""
+            notes.append(f"column {plain_text(name, 60)} is not used: {why}{where}")
+        notes += [note for column in self.columns for note in column.notes()]
+        notes += self.clean_notes
         if self.is_outlier.sum() > MAX_EXPLAINED <= len(self.contributions):
             notes.append(
                 f"of {self.is_outlier.sum():,} flagged rows, the {MAX_EXPLAINED:,} "
                 "with the highest energy have a reason"
             )
         if self.settings.fdr is not None and not self.is_outlier.any():
-            needed = math.ceil(self.p_value.min() * len(self.table) / self.settings.fdr)
-            notes.append(
-                f"the smallest p-value is {self.p_value.min():.2g}, so {needed:,} rows "
-                "would have to share it to be flagged; raise --fdr or use "
-                "--contamination"
-            )
+            notes.append(self._why_none())
         return notes
+
+    def _why_none(self):
+        """Why no row is flagged under a bound on false discoveries."""
+        if not self.settings.clean:
+            return (
+                "with --novelty every row of the table is taken to be ordinary, so "
+                "--fdr can flag none; give ordinary rows with --clean CLEAN.csv"
+            )
+        needed = math.ceil(self.p_value.min() * len(self.table) / self.settings.fdr)
+        return (
+            f"the smallest p-value is {self.p_value.min():.2g}, so {needed:,} rows "
+            "would have to share it to be flagged; give more clean rows, raise --fdr "
+            "or use --contamination"
+        )
 
     def rule(self):
         """Say in a line which rows are flagged.
@@ -257,6 +211,8 @@ class Detection:
             )
         if self.settings.contamination is not None:
             share = self.settings.contamination
+            if self.settings.clean:
+                return f"energy above that of all but {share:.4g} of the clean rows"
             return f"the {share:.4g} share of rows with the highest energy"
         return "energy threshold that aims at 5% false alarms on ordinary rows"
 
@@ -265,6 +221,7 @@ def detect(
     table,
     settings,
     *,
+    clean=None,
     explain_flagged=True,
     callbacks=(),
     track=lambda items, label: items,
@@ -277,6 +234,9 @@ def detect(
         The table, at least two rows.
     settings : Settings
         How to look.
+    clean : DataFrame of shape (n_clean, n_table_columns) or None, default=None
+        Ordinary rows with the columns of the table: the encoder and the detector are
+        fitted on them. None fits both on the table.
     explain_flagged : bool, default=True
         Whether to explain the flagged rows, at most the 1,000 highest energies; False
         explains the 20 rows with the highest energy only.
@@ -293,28 +253,19 @@ def detect(
     Raises
     ------
     InputError
-        If the table or a setting cannot be used.
+        If a table or a setting cannot be used.
     """
+    settings = replace(settings, clean=clean is not None)
     settings.check()
-    clash = [name for name in ADDED if name in table.columns]
-    if clash:
-        raise InputError(
-            f"the table has a column called {clash[0]!r}, which the result adds; "
-            "rename or remove it"
-        )
+    _refuse_clash(table)
     used = drop_columns(table, settings.ignore)
-    encoder = TableEncoder().fit(used)
+    training = used if clean is None else _matching(clean, used, settings.ignore)
+    encoder = TableEncoder().fit(training)
     rows = encoder.transform(used)
-    detector = EnergyOutlierDetector(
-        novelty=settings.novelty,
-        contamination=settings.contamination or "auto",
-        device=settings.device,
-        random_state=settings.seed,
-    ).set_callbacks(*callbacks)
-    try:
-        detector.fit(rows)
-    except ValueError as error:
-        raise InputError(" ".join(str(error).split())) from error
+    training_rows = rows if clean is None else encoder.transform(training)
+    detector = _fit_detector(training_rows, settings, callbacks)
+    if clean is None:
+        detector = detector.leave_one_out()
     scores = _scores(detector, rows, settings)
     contributions = _contributions(
         detector,
@@ -326,18 +277,67 @@ def detect(
     return Detection(
         table=table,
         settings=settings,
-        columns=[ColumnValues(c, used[c.name]) for c in encoder.columns_],
+        columns=[
+            ColumnValues(c, used[c.name], training[c.name]) for c in encoder.columns_
+        ],
         left_out=encoder.left_out_,
         contributions=contributions,
         baseline=float(detector.explain_baseline_),
+        n_clean=0 if clean is None else len(clean),
+        clean_notes=[] if clean is None else _clean_notes(encoder, training),
         **scores,
     )
 
 
+def _refuse_clash(table):
+    """Refuse a table with a column that the result adds."""
+    clash = [name for name in ADDED if name in table.columns]
+    if clash:
+        raise InputError(
+            f"the table has a column called {clash[0]!r}, which the result adds; "
+            "rename or remove it"
+        )
+
+
+def _matching(clean, used, ignore):
+    """Clean rows with the columns of the table; refuse a column that one lacks."""
+    clean = clean.drop(columns=[name for name in ignore if name in clean.columns])
+    for name in used.columns.difference(clean.columns, sort=False):
+        raise InputError(
+            f"column {name!r} is in the table but not in the clean rows; add it there "
+            "or leave it out with --ignore"
+        )
+    for name in clean.columns.difference(used.columns, sort=False):
+        raise InputError(
+            f"column {name!r} is in the clean rows but not in the table; remove it "
+            "there, or add it to the table"
+        )
+    return clean[list(used.columns)]
+
+
+def _clean_notes(encoder, clean):
+    """Return the notes about the cells of the clean rows."""
+    columns = [ColumnValues(c, clean[c.name]) for c in encoder.columns_]
+    return [f"clean rows: {note}" for column in columns for note in column.notes()]
+
+
+def _fit_detector(rows, settings, callbacks):
+    """Fit the detector; what it refuses is an error of the table."""
+    detector = EnergyOutlierDetector(
+        novelty=settings.all_ordinary,
+        contamination=settings.contamination or "auto",
+        device=settings.device,
+        random_state=settings.seed,
+    ).set_callbacks(*callbacks)
+    try:
+        return detector.fit(rows)
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
 def _scores(detector, rows, settings):
-    """Energy, p-value, flag and threshold of each row, and the rows set aside."""
-    energy = detector.energy(rows)
-    p_value = detector.p_values(rows)
+    """Energy, p-value, flag and threshold of each row."""
+    energy, p_value = detector.energy(rows), detector.p_values(rows)
     threshold = -float(detector.offset_)
     is_outlier = energy > threshold
     if settings.fdr is not None:
@@ -348,7 +348,6 @@ def _scores(detector, rows, settings):
         "p_value": p_value,
         "is_outlier": is_outlier,
         "threshold": threshold,
-        "n_set_aside": int((energy > detector.calibration_energy_[-1]).sum()),
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from skebm.columns import as_plain
+from skebm.sentinels import find_sentinels
 
 RARE = 0.05
 
@@ -17,22 +18,52 @@ class ColumnValues:
         The column's name and kind.
     values : Series of shape (n_samples,)
         The column.
+    typical : Series of shape (n_typical,) or None, default=None
+        Values of the column that say what is typical; None takes ``values``.
 
     Attributes
     ----------
+    n_unread : int
+        Cells that are not empty and yet no numbers, or no dates.
     low, high : float
         The 5% and 95% quantiles of a numeric column, NaN for a category.
     """
 
-    def __init__(self, column, values):
+    def __init__(self, column, values, typical=None):
         self.name = plain_text(column.name, 60)
         self.kind = column.kind
-        self.values = as_plain(values, column.kind)
+        self.values = as_plain(values, column)
         self._missing = pd.isna(self.values)
-        self._shares = pd.Series(self.values).value_counts(normalize=True, dropna=False)
+        self.n_unread = int((self._missing & values.notna().to_numpy()).sum())
+        typical = self.values if typical is None else as_plain(typical, column)
+        self._shares = pd.Series(typical).value_counts(normalize=True, dropna=False)
+        self._missing_share = pd.isna(typical).mean()
         self.low = self.high = np.nan
         if self.kind != "category":
-            self.low, self.high = np.nanquantile(self.values, [0.05, 0.95])
+            self.low, self.high = np.nanquantile(typical, [0.05, 0.95])
+
+    def notes(self):
+        """Say which cells were taken as missing, and which values may stand for it.
+
+        Returns
+        -------
+        list of str
+            Such as "`rent`: 11 of 7,043 cells are no numbers, taken as missing".
+        """
+        if self.kind == "category":
+            return []
+        notes, n_rows = [], len(self.values)
+        if self.n_unread:
+            are = f"is no {self.kind}" if self.n_unread == 1 else f"are no {self.kind}s"
+            cells = f"{self.n_unread:,} of {n_rows:,} cells {are}"
+            notes.append(f"`{self.name}`: {cells}, taken as missing")
+        for text, count in find_sentinels(self.values, self.kind).items():
+            cells = f"{count:,} of {n_rows:,} cells are {text}"
+            notes.append(
+                f"`{self.name}`: {cells}, far from the other values; if it stands for "
+                "missing, replace it"
+            )
+        return notes
 
     def value_text(self, row):
         """Value of a row.
@@ -79,9 +110,11 @@ class ColumnValues:
         """
         value = self.values[row]
         if self._missing[row]:
-            return "rare" if self._missing.mean() < RARE else "unusual combination"
+            return "rare" if self._missing_share < RARE else "unusual combination"
         if self.kind == "category":
-            return "rare" if self._shares[value] < RARE else "unusual combination"
+            return (
+                "rare" if self._shares.get(value, 0) < RARE else "unusual combination"
+            )
         if value < self.low:
             return "early" if self.kind == "date" else "low"
         if value > self.high:
@@ -109,7 +142,8 @@ class ColumnValues:
         if self.kind == "category":
             return plain_text(value, 40)
         if self.kind == "date":
-            text = pd.Timestamp(round(value), unit="s").isoformat(sep=" ")
+            date = np.datetime64(round(value), "s")
+            text = pd.Timestamp(date).isoformat(sep=" ")
             return text.removesuffix(" 00:00:00")
         return number_text(value, digits)
 

@@ -69,7 +69,7 @@ def render_report(found, *, name, notes=(), date):
         calibration=calibration_plot(found.p_value),
         calibration_text=_calibration_text(found),
         levels=_levels(found.p_value),
-        reading=_READING,
+        reading=_reading_text(found.settings),
         baseline=number_text(found.baseline),
     )
 
@@ -93,7 +93,7 @@ def _facts(found, date):
     facts = {
         "Rows": f"{len(found.energy):,}",
         "Columns used": f"{len(found.columns)} of {found.table.shape[1]}",
-        "Training rows": "all ordinary" if settings.novelty else "may hold anomalies",
+        "Training rows": _training_text(found),
         "Flagged": f"{int(found.is_outlier.sum()):,}",
         "Energy threshold": threshold,
         "Seed": settings.seed,
@@ -105,6 +105,15 @@ def _facts(found, date):
         f"<div><dt>{k}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()
     ]
     return "".join(items)
+
+
+def _training_text(found):
+    """Say which rows the detector learned from."""
+    if found.settings.clean:
+        return f"{found.n_clean:,} clean rows"
+    if found.settings.novelty:
+        return "this table, all ordinary"
+    return "this table, may hold anomalies"
 
 
 def _notes(notes):
@@ -172,26 +181,47 @@ def _parts(found, row):
 
 def _calibration_text(found):
     """Say how to read the calibration plot, and what it cannot show."""
-    if found.settings.novelty:
+    if found.settings.clean:
         how = (
-            "Each row is compared with all the others, as every row is taken to be "
-            "ordinary: the curve lies on the diagonal by construction, up to ties. "
-            "Small p-values here are the extremes of ordinary rows."
+            "Each row is compared with the clean rows, so the ordinary rows of the "
+            "table follow the diagonal, and a rise above the band at the left is made "
+            "of rows unlike the clean ones."
+        )
+        limit = (
+            "The p-values are valid if the clean rows are ordinary and come from where "
+            "the ordinary rows of this table come from."
         )
     else:
-        clear = "clear anomaly" if found.n_set_aside == 1 else "clear anomalies"
         how = (
-            "Each row is ranked among the other rows, "
-            f"{found.n_set_aside:,} {clear} set aside, so the ordinary rows keep to "
-            "the diagonal by construction. What the plot can show is a step above the "
-            "band at the left: small p-values beyond those that chance explains."
+            "Each row is ranked among the rows of this table, so the curve keeps to "
+            "the diagonal by construction, and anomalies do not show as a step. A "
+            "small p-value says that few rows of the table are stranger, no more."
+        )
+        limit = (
+            "The p-values were computed on the table that they judge and control no "
+            "false discoveries. For that, give rows known to be ordinary: "
+            "<code>skebm detect --clean CLEAN.csv</code>, or in Python "
+            "<code>EnergyOutlierDetector.calibrate</code>."
         )
     return (
         "<p>The curve is the share of rows with a p-value of at most p. Where all rows "
         f"are ordinary it follows the dashed diagonal inside the grey band. {how}</p>"
-        "<p>The p-values were computed on the table that they judge. For decisions on "
-        "new rows, calibrate on rows known to be ordinary: "
-        "<code>EnergyOutlierDetector.calibrate</code>.</p>"
+        f"<p>{limit}</p>"
+    )
+
+
+def _reading_text(settings):
+    """Say how to read energies, p-values, contributions and typical values."""
+    if settings.clean:
+        return _READING.substitute(
+            reference="clean rows",
+            promise="an ordinary row has p ≤ 0.05 in at most 5 of 100 cases.",
+            training="clean rows",
+        )
+    return _READING.substitute(
+        reference="rows of this table",
+        promise="of the rows of a table, at most 5 in 100 have p ≤ 0.05.",
+        training="table",
     )
 
 
@@ -213,27 +243,27 @@ def _levels(p_value):
     return "".join(lines)
 
 
-_READING = """<ul>
-<li><b>Energy</b> says how far a row lies from the other rows of this table. Its unit is
+_READING = Template("""<ul>
+<li><b>Energy</b> says how far a row lies from the $reference. Its unit is
 the spread of the ordinary rows; it is no probability.</li>
-<li><b>p</b> is the share of ordinary rows expected to be at least as strange: an
-ordinary row has p ≤ 0.05 in 5 of 100 cases. Among many rows some small p-values come
-by chance; <code>--fdr</code> bounds the share of such false alarms.</li>
+<li><b>p</b> is the share of the $reference that are at least as strange, the row itself
+counted: $promise Among many rows some small p-values come by chance;
+<code>--fdr</code> with <code>--clean</code> bounds the share of such false alarms.</li>
 <li><b>Contributions</b> split the energy above the baseline over the columns. They say
 what the score rests on, not what caused the row to be strange.</li>
-<li><b>typical</b> is the range that holds the middle 90% of a column's values, or its
-most frequent category. <b>unusual combination</b>: the value alone is typical, beside
-the row's other values it is not.</li>
+<li><b>typical</b> is the range that holds the middle 90% of a column's values in the
+$training, or its most frequent category there. <b>unusual combination</b>: the value
+alone is typical, beside the row's other values it is not.</li>
 </ul>
 <h3>Limits</h3>
 <ul>
 <li>A strange row is not a wrong row, and a wrong value that looks ordinary is not
 found. Judge flagged rows with knowledge of the data.</li>
-<li>The p-values hold if ordinary rows are exchangeable. Time order, groups or repeated
-measurements break that.</li>
+<li>The p-values mean this if ordinary rows are exchangeable. Time order, groups or
+repeated measurements break that.</li>
 <li>Columns count alike whether or not they matter to the question; leave out
 identifiers and labels with <code>--ignore</code>.</li>
-</ul>"""
+</ul>""")
 
 _STYLE = """
 :root { --ink: #1d2733; --soft: #55616e; --line: #e1e5ea; --wash: #f6f7f9;

@@ -170,3 +170,38 @@ def test_the_central_energies_are_always_kept():
 def test_few_energies_are_all_kept():
     e = np.array([3.0, 1.0, 1e9])
     assert without_clear_anomalies(e).tolist() == [1.0, 3.0, 1e9]
+
+
+@pytest.mark.parametrize("law", ["exponential", "gamma", "pareto", "lognormal", "t"])
+def test_heavy_tails_hold_no_clear_anomalies(law):
+    """Energies such as the logarithms of distances in clean heavy-tailed tables."""
+    rng = np.random.default_rng(0)
+    laws = {
+        "exponential": lambda n: rng.exponential(size=n),
+        "gamma": lambda n: rng.gamma(0.3, size=n),
+        "pareto": lambda n: np.log(rng.pareto(0.5, size=n) + 1),
+        "lognormal": lambda n: np.exp(0.5 * rng.normal(size=n)),
+        "t": lambda n: np.log(np.abs(rng.standard_t(1, size=n)) + 0.1),
+    }
+    dropped = [n - len(without_clear_anomalies(laws[law](n))) for n in [300] * 50]
+    assert np.mean(dropped) <= 0.002 * 300
+
+
+def test_anomalies_next_to_the_tail_are_not_clear():
+    """Ten in a hundred beyond the limit, but spread from the tail on: no gap."""
+    e = np.r_[np.linspace(0, 1, 90), np.geomspace(1.02, 99.0, 10)]
+    assert len(without_clear_anomalies(e)) == 100
+
+
+def test_the_floor_of_the_limit_is_the_highest_central_energy():
+    """A curve that bends down again would have a limit below the central energies."""
+    central = np.r_[np.linspace(0, 1, 60), np.full(20, 1.0)]
+    e = np.r_[central, np.full(20, 50.0)]
+    assert without_clear_anomalies(e).max() == 1.0
+    assert len(without_clear_anomalies(e)) == 80
+
+
+def test_central_energies_are_never_clear_anomalies():
+    """A step just below the 80th percentile: the fitted curve is flat."""
+    e = np.repeat([0.0, 1.0], [795, 205])
+    assert without_clear_anomalies(e).tolist() == e.tolist()

@@ -11,6 +11,7 @@ import pytest
 
 import skebm
 from skebm import EnergyOutlierDetector, cli, detection
+from skebm.columns import TableEncoder
 from skebm.detection import Settings, detect
 from skebm.table import InputError
 
@@ -126,7 +127,14 @@ def test_ignored_columns_do_not_count(run):
         (["t.csv", "--contamination", "0"], "in (0, 0.5]; got 0"),
         (["t.csv", "--fdr", "1"], "in (0, 1); got 1"),
         (["t.csv", "--fdr", ".1", "--contamination", ".1"], "not both"),
-        (["t.csv", "--fdr", ".1", "--novelty"], "leave out one of them"),
+        (["none.csv", "--fdr", ".1"], "no false discovery control"),
+        (["t.csv", "--fdr", ".1"], "--clean CLEAN.csv, or flag a share"),
+        (["t.csv", "--clean", "none.csv"], "no such file: none.csv"),
+        (["t.csv", "--clean", "empty.csv"], "no rows"),
+        (["t.csv", "--clean", "x.csv"], "'y' is in the table but not in the clean"),
+        (["x.csv", "--clean", "t.csv"], "'y' is in the clean rows but not in the"),
+        (["words.csv", "--clean", "x.csv"], "none here (got 'red'); write it the same"),
+        (["t.csv", "--clean", "x.csv", "--output", "./x.csv"], "would replace x.csv"),
         (["t.csv", "--seed", "-1"], "--seed is an integer"),
         (["t.csv", "--device", "abacus"], "--device abacus cannot be used"),
         (["t.csv", "--output", "s.xlsx"], "does not end in .csv or .parquet"),
@@ -147,6 +155,8 @@ def test_errors_are_one_line_with_code_2(run, tmp_path, arguments, message):
         "broken.csv": 'a,b\n"1,2\n3,4\n',
         "scored.csv": "a,energy\n1,2\n3,5\n",
         "t.txt": "",
+        "x.csv": "x\n1\n3\n2\n",
+        "words.csv": "x\nred\nblue\n",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -258,15 +268,126 @@ def test_p_values_of_a_table_larger_than_the_memory(monkeypatch):
     np.testing.assert_allclose(detect(table, Settings()).p_value, expected)
 
 
-def test_fdr_finds_a_group_of_anomalies():
+def make_normal(rng, n_rows, n_strange=0):
+    """Rows of four normal columns, the first ones far out, and a category."""
+    table = pd.DataFrame(rng.normal(size=(n_rows, 4)), columns=list("abcd"))
+    strange = rng.choice([-9, 9], size=(n_strange, 4))
+    table.iloc[:n_strange] += strange + 3 * rng.normal(size=(n_strange, 4))
+    return table.assign(kind=rng.choice(["u", "v"], n_rows))
+
+
+def test_fdr_with_clean_rows_bounds_the_false_share():
+    """Benjamini-Hochberg on conformal p-values: E FDP <= q times the ordinary share."""
+    n_tables, n_strange, q = 24, 20, 0.2
+    false_share, n_found = [], 0
+    for seed in range(n_tables):
+        rng = np.random.default_rng(seed)
+        clean, table = make_normal(rng, 250), make_normal(rng, 200, n_strange)
+        found = detect(table, Settings(fdr=q), clean=clean, explain_flagged=False)
+        flagged = found.is_outlier
+        assert found.energy[flagged].min() == found.threshold
+        false_share.append(flagged[n_strange:].sum() / flagged.sum())
+        n_found += flagged[:n_strange].sum()
+    error = np.std(false_share) / np.sqrt(n_tables)
+    assert np.mean(false_share) <= q * (1 - n_strange / 200) + 3 * error
+    assert n_found >= 0.95 * n_tables * n_strange
+
+
+def test_p_values_of_clean_tables_against_clean_rows():
+    """At most .05 of the rows have p <= .05, up to three errors over 12 pairs."""
+    share = []
+    for seed in range(12):
+        rng = np.random.default_rng(100 + seed)
+        clean, table = make_normal(rng, 250), make_normal(rng, 200)
+        found = detect(table, Settings(), clean=clean, explain_flagged=False)
+        share.append((found.p_value <= 0.05).mean())
+    assert np.mean(share) <= 0.05 + 3 * np.std(share) / np.sqrt(len(share))
+
+
+def test_scores_against_clean_rows_are_those_of_the_estimator():
     rng = np.random.default_rng(0)
-    table = pd.DataFrame(rng.normal(size=(400, 4)))
-    table.iloc[:30] += rng.choice([-9, 9], size=(30, 4)) + rng.normal(size=(30, 4)) * 3
-    found = detect(table, Settings(fdr=0.1))
-    assert found.is_outlier[:30].mean() >= 0.9
-    assert found.is_outlier[30:].sum() <= 0.2 * found.is_outlier.sum()
-    assert found.n_set_aside >= 20
-    assert found.energy[found.is_outlier].min() == found.threshold
+    clean, table = make_normal(rng, 120), make_normal(rng, 80, 5)
+    found = detect(table, Settings(seed=3), clean=clean)
+    encoder = TableEncoder().fit(clean)
+    detector = EnergyOutlierDetector(novelty=True, random_state=3)
+    detector.fit(encoder.transform(clean))
+    rows = encoder.transform(table)
+    np.testing.assert_array_equal(found.energy, detector.energy(rows))
+    np.testing.assert_array_equal(found.p_value, detector.p_values(rows))
+    np.testing.assert_array_equal(found.is_outlier, detector.predict(rows) == -1)
+    for row, parts in found.contributions.items():
+        total = found.energy[row] - found.baseline
+        assert parts.sum() == pytest.approx(total, rel=1e-6, abs=1e-9)
+
+
+def test_contamination_counts_the_clean_rows():
+    rng = np.random.default_rng(0)
+    clean, table = make_normal(rng, 200), make_normal(rng, 80, 40)
+    found = detect(table, Settings(contamination=0.1), clean=clean)
+    assert found.is_outlier[:40].all()
+    assert found.is_outlier[40:].mean() <= 0.25
+    assert found.rule() == "energy above that of all but 0.1 of the clean rows"
+
+
+def test_clean_rows_from_the_command(run):
+    clean = make_table(300).drop(index=[4, 7, 10, 20, 30])
+    clean["x"] = clean["x"].map(lambda v: f"{v:.6f}".replace(".", ","))
+    clean["extra"] = 1
+    clean.to_csv("clean.csv", index=False)
+    arguments = ("--clean", "clean.csv", "--ignore", "extra", "--fdr", 0.2)
+    table = make_table().assign(extra=2)
+    table.loc[[4, 50, 60, 70], "x"] = [9.0, 90.0, -80.0, 70.0]
+    table.to_csv("u.csv", index=False)
+    code, out, err = run("detect", "u.csv", *arguments, "--output", "s.csv")
+    assert (code, err) == (0, "")
+    assert "learned from: 295 clean rows" in out
+    assert "at most 0.2 of the flagged rows" in out
+    scored = pd.read_csv("s.csv")
+    assert scored.loc[[50, 60, 70], "is_outlier"].all()
+    assert scored.loc[50, "reason"].startswith("x = 90 (high)")
+
+
+def test_new_categories_are_said_to_be_rare():
+    rng = np.random.default_rng(0)
+    clean, table = make_normal(rng, 100), make_normal(rng, 30)
+    table.loc[3, "kind"] = "w"
+    found = detect(table, Settings(), clean=clean)
+    kind = [column.name for column in found.columns].index("kind")
+    assert found.columns[kind].reason(3) == "kind = w (rare)"
+
+
+def test_notes_on_clean_rows_say_so():
+    rng = np.random.default_rng(0)
+    clean, table = make_normal(rng, 100), make_normal(rng, 30)
+    clean["a"] = clean["a"].astype(object)
+    clean.loc[5, "a"] = "?"
+    table["d"] = clean["d"] = "same"
+    table.loc[3, "b"] = None
+    found = detect(table, Settings(), clean=clean)
+    assert found.notes() == [
+        "column d is not used: one value in every row (in the clean rows)",
+        "clean rows: `a`: 1 of 100 cells is no number, taken as missing",
+    ]
+
+
+def test_fdr_with_novelty_flags_none_and_names_the_way_out(run):
+    code, out, _ = run("detect", "t.csv", "--novelty", "--fdr", 0.1)
+    assert code == 0
+    assert "flagged: 0 of 150" in out
+    assert "--fdr can flag none; give ordinary rows with --clean" in out
+
+
+def test_p_values_under_novelty_are_ranks_in_the_table():
+    table = make_table()
+    found = detect(table, Settings(novelty=True))
+    np.testing.assert_allclose(
+        np.sort(found.p_value), np.arange(1, len(table) + 1) / len(table)
+    )
+    order = np.argsort(-found.energy)
+    assert (np.diff(found.p_value[order]) > 0).all()
+    for row, parts in found.contributions.items():
+        total = found.energy[row] - found.baseline
+        assert parts.sum() == pytest.approx(total, rel=1e-6, abs=1e-9)
 
 
 def test_more_flagged_rows_than_are_explained(monkeypatch):
@@ -295,7 +416,9 @@ def test_control_characters_do_not_reach_the_terminal():
     assert "…" in found.reason(7)
 
 
-@pytest.mark.parametrize("setting", [{"fdr": 2.0}, {"contamination": -0.1}])
+@pytest.mark.parametrize(
+    "setting", [{"fdr": 2.0, "novelty": True}, {"fdr": 0.1}, {"contamination": -0.1}]
+)
 def test_settings_are_checked(setting):
     with pytest.raises(InputError):
         detect(make_table(), Settings(**setting))

@@ -120,16 +120,29 @@ def test_page_is_written_in_utf8(found, tmp_path):
     assert "Tabelle ü.csv" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("setting", [{"novelty": True}, {"fdr": 0.01}])
-def test_other_settings_render(setting):
+@pytest.mark.parametrize("setting", [{}, {"novelty": True}])
+def test_a_table_that_is_its_own_reference_says_what_p_values_are(setting):
     found = detect(make_table(), Settings(**setting))
     page = render_report(found, name="t", date=datetime(2026, 1, 2))
     assert "by construction" in page
-    if "fdr" in setting:
-        assert not found.is_outlier.any()
-        assert "None of the 120 rows" in page
-        assert 'class="cut"' not in page
-        assert "would have to share it" in found.notes()[0]
+    assert "control no false discoveries" in page
+    assert "--clean CLEAN.csv" in page
+    assert "set aside" not in page
+    assert "clean rows" not in page
+
+
+def test_a_report_against_clean_rows_says_so():
+    clean = make_table(200).drop(index=[3, 5])
+    found = detect(make_table(), Settings(fdr=0.005), clean=clean)
+    page = render_report(found, name="t", date=datetime(2026, 1, 2))
+    assert "198 clean rows" in page
+    assert "by construction" not in page
+    assert "p ≤ 0.05 in at most 5 of 100 cases" in page
+    assert not found.is_outlier.any()
+    assert "None of the 120 rows" in page
+    assert 'class="cut"' not in page
+    assert "would have to share it" in found.notes()[0]
+    assert "$" not in page
 
 
 def _counts(svg):

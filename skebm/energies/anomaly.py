@@ -1,6 +1,6 @@
 """The default energy of the outlier detector: what is strange in a table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from skebm._torch import chunk_rows, in_chunks
 from skebm.energies.bag import MemoryBag
 from skebm.energies.energy import Energy
+from skebm.energies.levels import LevelCosts, mismatch_gaps, one_hot_blocks
 from skebm.energies.local import LocalMemory
 from skebm.energies.memory import Memory
 from skebm.energies.views import Ranked, Standardized, Whitened, row_scale
@@ -27,17 +28,26 @@ class AnomalyEnergy(Energy):
       (high temperature, small trimmed memories). Isolated rows are high in L, clumps
       in R; a row is strange if either says so.
 
-    Views: half-whitened z, and normal scores (clean rows) or their mean with z (rows
-    that may hold anomalies: ranks alone close the gap to a clump); where at least half
-    of the columns share a unit (pixels, ratings) one view, z with a pooled scale and
-    the shared directions stressed. R sees the last view. Views are computed in float64
-    and rounded to float32, which also removes what a matrix product's rounding owes to
-    the place of a row in its batch.
+    In both cases E is less by what the row's rare categories cost by themselves
+    (`LevelCosts`).
+
+    Views: half-whitened z, its covariance shrunk for clean rows, and normal scores
+    (clean rows) or their mean with z (rows that may hold anomalies: ranks alone close
+    the gap to a clump); where at least half of the columns share a unit (pixels,
+    ratings) one view, z with a pooled scale and the shared directions stressed. A
+    column of two values, or a block of one-hot columns, is a category: rows that differ
+    in it are sqrt(2) apart, as two random numbers are on average, and in the second
+    view of rows that may hold anomalies it is half-whitened too, so that a rare
+    combination is far from all others. R sees the last view. Views are computed in
+    float64 and rounded to float32, which also removes what a matrix product's rounding
+    owes to the place of a row in its batch.
 
     Parameters
     ----------
     clean : bool, default=True
         Whether the training rows are known to be free of anomalies.
+    takes_rarity_off : bool, default=True
+        Whether E is less by what rare categories cost by themselves.
 
     Attributes
     ----------
@@ -67,14 +77,17 @@ class AnomalyEnergy(Energy):
     """
 
     rows: Tensor
+    block: Tensor
     scales: Tensor
     stored_energy: Tensor
     memories: nn.ModuleList
-    n_stages = 3
+    level_costs: LevelCosts | None
+    n_stages = 4
 
-    def __init__(self, clean: bool = True) -> None:
+    def __init__(self, clean: bool = True, takes_rarity_off: bool = True) -> None:
         super().__init__()
         self.clean = clean
+        self.takes_rarity_off = takes_rarity_off
 
     def store(
         self, x: Tensor, own: Tensor | None = None, *, generator: Generator
@@ -118,6 +131,7 @@ class AnomalyEnergy(Energy):
             The name of each part, when it is done.
         """
         self.register_buffer("rows", x)
+        self.level_costs = None
         self._fit_views(x)
         yield "views"
         views = in_chunks(self._look, self.chunk, x, torch.full_like(own, -1))
@@ -132,6 +146,9 @@ class AnomalyEnergy(Energy):
             terms.append(self.bag.stored_energy)
         self._fit_scales([term.double() for term in terms])
         yield "scales"
+        if self.takes_rarity_off and self._has_categories():
+            self._fit_level_costs(x, own, generator)
+        yield "levels"
 
     def forward(self, x: Tensor, own: Tensor | None = None) -> Tensor:
         """Return the energy of rows ``x``.
@@ -140,8 +157,8 @@ class AnomalyEnergy(Energy):
         ----------
         x : Tensor of shape (n, d)
             Rows.
-        own : Tensor of shape (n,), default=None
-            The stored copy of each row, which is left out; -1 for none.
+        own : Tensor of shape (n,) or (n, c), default=None
+            The stored copies of each row, which are left out; -1 for none.
 
         Returns
         -------
@@ -153,7 +170,7 @@ class AnomalyEnergy(Energy):
         terms = [m(z, own) for m, z in zip(self.memories, views, strict=True)]
         if not self.clean:
             terms.append(self.bag(views[-1], own))
-        return self._combine([term.double() for term in terms])
+        return self._combine([term.double() for term in terms]) - self._cost(x, own)
 
     def sample(self, n_samples: int, threshold: float, generator: Generator) -> Tensor:
         """Draw rows from a kernel density over the stored rows with E <= threshold.
@@ -209,19 +226,24 @@ class AnomalyEnergy(Energy):
     def _fit_views(self, x: Tensor) -> None:
         """Fit the coordinates in float64."""
         wide = x.double()
-        self.standardized = Standardized().fit(wide)
+        self.register_buffer("block", one_hot_blocks(x))
+        gap = mismatch_gaps(self.block)
+        self.standardized = Standardized().fit(wide, gap)
         z = self.standardized(wide)
         pooled = self.standardized.pooled
-        self.whitened = Whitened(0.25 if pooled else -0.25).fit(z)
+        power = 0.25 if pooled else -0.25
+        self.whitened = Whitened(power, shrinks=self.clean).fit(z)
         self.ranked = None if pooled else Ranked().fit(z, self.standardized.varies)
 
     def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:
         """Return the views of rows ``x``, each (n, d); the bag sees the last one."""
-        z, seen = self.standardized(x.double()), own >= 0
+        z, seen = self.standardized(x.double()), own.view(len(x), -1)[:, 0] >= 0
         views = [self.whitened(z, seen)]
         if self.ranked is not None:
             within, beyond = self.ranked(z, seen)
-            views.append(within + beyond if self.clean else 0.5 * (z + within))
+            numbers = within + beyond if self.clean else 0.5 * (z + within)
+            categories = z if self.clean else views[0]
+            views.append(torch.where(self.block < 0, numbers, categories))
         return tuple(view.float() for view in views)
 
     def _fit_scales(self, terms: list[Tensor]) -> None:
@@ -233,6 +255,30 @@ class AnomalyEnergy(Energy):
         self.register_buffer("scales", torch.stack(scales))
         e = in_chunks(lambda *t: (self._combine(list(t)),), self.chunk, *terms)[0]
         self.register_buffer("stored_energy", e)
+
+    def _has_categories(self) -> bool:
+        """Return whether columns of two values are read as categories."""
+        return self.ranked is not None and bool((self.block >= 0).any())
+
+    def _fit_level_costs(self, x: Tensor, own: Tensor, generator: Generator) -> None:
+        """Take what rare levels cost by themselves off the stored energies."""
+
+        def store(rows: Tensor) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+            energy = AnomalyEnergy(self.clean, takes_rarity_off=False)
+            energy.store(rows, generator=generator)
+            return energy.stored_energy, energy
+
+        costs = LevelCosts().fit(x, self.block, store, generator=generator)
+        self.level_costs = costs
+        (cost,) = in_chunks(lambda *c: (self._cost(*c),), self.chunk, x, own)
+        self.stored_energy -= cost
+
+    def _cost(self, x: Tensor, own: Tensor) -> Tensor:
+        """Return what the rows' levels cost by themselves, shape (n,), float64."""
+        if self.level_costs is None:
+            return x.new_zeros(len(x), dtype=torch.float64)
+        cost: Tensor = self.level_costs(x, (own.view(len(x), -1) >= 0).sum(1))
+        return cost
 
     def _combine(self, terms: list[Tensor]) -> Tensor:
         """Return the energy from the terms: local ones first, then the bag's."""

@@ -129,8 +129,8 @@ class MemoryBag(Energy):
         ----------
         x : Tensor of shape (n, d)
             Rows.
-        own : Tensor of shape (n,), default=None
-            The stored copy of each row, which is left out; -1 for none.
+        own : Tensor of shape (n,) or (n, c), default=None
+            The stored copies of each row, which are left out; -1 for none.
 
         Returns
         -------
@@ -140,9 +140,9 @@ class MemoryBag(Energy):
         x = x.float().clamp(-FARTHEST, FARTHEST)
         logits = torch.cat([x, x.new_ones(len(x), 1)], 1) @ self.table
         members = logits.view(len(x), len(self.bandwidth), -1)
-        if own is not None:
-            seat = self.seat[own][:, :, None]
-            taken = (seat >= 0) & (own[:, None, None] >= 0)
+        for copies in () if own is None else own.view(len(x), -1).T:
+            seat = self.seat[copies][:, :, None]
+            taken = (seat >= 0) & (copies[:, None, None] >= 0)
             seat = seat.clamp(min=0)
             left = members.gather(2, seat).masked_fill(taken, -torch.inf)
             members = members.scatter(2, seat, left)

@@ -129,8 +129,8 @@ class LocalMemory(Energy):
         ----------
         x : Tensor of shape (n, d)
             Rows.
-        own : Tensor of shape (n,), default=None
-            The stored copy of each row, which is left out; -1 for none.
+        own : Tensor of shape (n,) or (n, c), default=None
+            The stored copies of each row, which are left out; -1 for none.
 
         Returns
         -------
@@ -157,7 +157,8 @@ class LocalMemory(Energy):
         k = distance.shape[1]
         near, off = self.offset
         gain = (self.distance[index][:, :, -1] - distance).clamp(min=0)
-        gain = torch.where(own[:, None] < 0, gain, 0.0)
+        is_new = own.view(len(own), -1)[:, :1] < 0
+        gain = torch.where(is_new, gain, 0.0)
         scale = (self.total[index] - gain) / k
         e = (distance.sum(1) / k + near).log()
         e = e - self.rescaling * (scale + near).log().mean(1)

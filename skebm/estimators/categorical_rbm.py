@@ -33,13 +33,15 @@ class CategoricalRBM(KindRBM):
         else annealed both ways. "sum" goes to 30 bits, each of which doubles its time.
         None: log Z stays unknown and there is no `score`.
     early_stopping : "auto" or bool, default="auto"
-        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
-        5 folds and then on all rows, or by a held-out part from 2,000 rows on and
-        where ``normalizer`` is None; independent columns stay where the folds gain
-        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
-        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
+        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train. Up to
+        1,999 rows 5 folds say it and all rows are trained on; independent columns stay
+        where the folds gain less than the gain's error. From 2,000 rows on, or where
+        ``normalizer`` is None, a held-out part says it. Below 20 rows: 100 epochs.
+        True: evaluate held-out rows 30 times, keep the best model by their
+        log-likelihood and stop when 15 evaluations bring no better one.
+        False, or a given ``n_iter``: the whole of it.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
+        Share of the rows, in (0, 1), in the held-out part; at most 500 rows where
         ``early_stopping`` is not True.
     checkpoint : str, path or None, default=None
         File to write to while the final model trains. A fit with the same data and
@@ -70,8 +72,9 @@ class CategoricalRBM(KindRBM):
         The machine as an energy of codes, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
         Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or of all rows by the log-density of the fold that left them
-        out. Below 20 rows: of the training rows.
+        held-out part, or by the log-density of the folds that left them out: of all
+        rows, or of one fold where ``n_iter`` is given and there are 500 rows. Below 20
+        rows: of the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "loss" (mean negative log-likelihood of the rows;
         with chains the energy gap), "reconstruction_error", and "valid_loss" per look.

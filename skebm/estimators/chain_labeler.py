@@ -18,7 +18,7 @@ from skebm.energies import Chain
 from skebm.estimators.boltzmann_training import layer_sizes
 from skebm.estimators.chain_readers import ChainReaders
 from skebm.estimators.chain_training import train_chain
-from skebm.estimators.scaling import location_and_scale
+from skebm.estimators.scaling import location_and_scale, warn_of_denormals
 from skebm.estimators.sequences import flattened, flattened_labels
 from skebm.exceptions import InterruptedFitWarning
 
@@ -200,6 +200,7 @@ class ChainLabeler(ChainReaders):
         hidden = layer_sizes(sizes) if np.size(sizes) else ()
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.location_, self.scale_ = location_and_scale(rows)
+        warn_of_denormals(rows, np.arange(rows.shape[1]))
         self.device_ = str(resolve_device(self.device))
         features = self._features(rows, layout)
         chain = Chain(len(self.classes_), hidden)

@@ -1,6 +1,7 @@
 """E(v; u) = A(v) - (b + F u)'phi(v) - sum_j log(1 + exp(c_j + G_j u + W_j phi(v)))."""
 
 import math
+import warnings
 from numbers import Integral, Real
 from os import PathLike
 
@@ -16,13 +17,11 @@ from skebm._torch import (
 )
 from skebm.base import BaseEBM
 from skebm.energies import ContextRBM, Units
-from skebm.estimators.boltzmann_training import set_independent
 from skebm.estimators.choices import CONDITIONAL_OBJECTIVES, resolve
 from skebm.estimators.conditional_density import ConditionalDensity
 from skebm.estimators.contexts import ContextColumns, Given, VisibleColumns
-from skebm.estimators.cross_fitting import train_unseen, until
-from skebm.estimators.rbm_training import evaluated
-from skebm.estimators.weighting import Counted
+from skebm.estimators.splits import split
+from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import ConditionalLikelihood
 from skebm.samplers.conditional_rbm import listed_states
 from skebm.trainer import Trainer
@@ -69,18 +68,14 @@ class ConditionalRBM(ConditionalDensity):
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
         Epochs, >= 1. "auto": 2,000 updates, at most 500 epochs.
-    early_stopping : "auto" or bool, default="auto"
-        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
-        5 folds and then on all rows, or by a held-out part from 2,000 rows on;
-        independent columns stay where the folds gain
-        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
-        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
+    early_stopping : bool, default=False
+        Keep the best machine by the log-likelihood of held-out rows, and stop when 10
+        epochs bring no better one.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
-        ``early_stopping`` is not True.
+        Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None
-        File to write to while the final model trains. A fit with the same data and
-        parameters goes on from it, to the same bits.
+        File to write to during training. A fit with the same data and parameters goes
+        on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -105,9 +100,8 @@ class ConditionalRBM(ConditionalDensity):
     energy_ : ContextRBM
         E(v; u) of scaled columns, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or of all rows by the log-density of the fold that left them
-        out. Below 20 rows: of the training rows.
+        Sorted energies of the held-out rows, or of the training rows where none were
+        held out.
     history_ : dict of str to ndarray
         One number per epoch: "loss", and "valid_loss" with held-out rows.
     n_iter_ : int
@@ -172,7 +166,7 @@ class ConditionalRBM(ConditionalDensity):
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "checkpoint": [str, PathLike, None],
     }
@@ -187,7 +181,7 @@ class ConditionalRBM(ConditionalDensity):
         learning_rate=0.05,
         batch_size=256,
         n_iter="auto",
-        early_stopping="auto",
+        early_stopping=False,
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",
@@ -237,10 +231,9 @@ class ConditionalRBM(ConditionalDensity):
             )
         wide = self._begin(Given(X, context, lengths))
         self._begin_tasks(2)
-        table = Counted(wide, np.arange(len(wide)), wide, None, 1)
-        unseen = train_unseen(self, table)
+        held_out = self._train(wide)
         self._end_task("training")
-        self._finish(wide, unseen)
+        self._finish(wide, held_out)
         self._end_task("calibration")
         return self._end_tasks()
 
@@ -254,8 +247,8 @@ class ConditionalRBM(ConditionalDensity):
         self.log_partition_ = float(np.log(self._columns.scale).sum())
         return self._wide(given, rows)
 
-    def _train_on(self, wide, valid, last_epoch, on_epoch):
-        """Train on wide rows; return whether Ctrl-C ended that."""
+    def _train(self, wide):
+        """Train on wide rows; return the places of the held-out ones, or all."""
         x = self._joined(wide).float()
         d = self.n_features_in_
         self.n_context_ = x.shape[1] - d
@@ -263,32 +256,31 @@ class ConditionalRBM(ConditionalDensity):
         energy = ContextRBM(self.n_context_, self.n_components, units)
         energy.build(x.shape[1], generator=make_generator(self._fit_seed))
         energy.to(self.device_)
-        _match(energy, x[:, -d:])
-        if not self.n_iter and self.early_stopping == "auto":
-            set_independent(energy)
-            self.history_, self.n_iter_ = {}, 0
-            self._settle(energy)
-            return False
-        history = self._trainer(len(x), valid is not None).run(
+        seen, held_out = np.arange(len(x)), np.arange(len(x))
+        if self.early_stopping:
+            seen, held_out = split(len(x), self.validation_fraction, self._fit_seed)
+        rows = x[torch.from_numpy(seen)]
+        _match(energy, rows[:, -d:])
+        history = self._trainer(len(seen)).run(
             energy,
             resolve(self.objective, CONDITIONAL_OBJECTIVES),
-            x,
-            x_valid=None if valid is None else self._joined(valid).float(),
+            rows,
+            x_valid=x[torch.from_numpy(held_out)] if self.early_stopping else None,
             generator=make_generator(self._fit_seed, self.device_),
-            on_epoch=until(last_epoch, on_epoch),
         )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
+        if history.interrupted:
+            warnings.warn(
+                f"fit was interrupted: the machine is that of epoch {history.n_iter}. "
+                "Fit again for the whole training, or lower n_iter.",
+                InterruptedFitWarning,
+                stacklevel=5,
+            )
         self._settle(energy)
-        return history.interrupted
+        return held_out
 
-    def _normalize_fold(self, wide):
-        """Do nothing: energies hold log Z of their contexts."""
-
-    def _normalize(self, wide):
-        """Do nothing: energies hold log Z of their contexts."""
-
-    def _trainer(self, n_rows, stops):
+    def _trainer(self, n_rows):
         """Return the trainer with the estimator's settings."""
         n_epochs = self.n_iter
         if n_epochs == "auto":
@@ -298,12 +290,7 @@ class ConditionalRBM(ConditionalDensity):
             max_iter=n_epochs,
             batch_size=self.batch_size,
             learning_rate=float(self.learning_rate),
-            early_stopping=stops,
-            **evaluated(
-                n_epochs,
-                math.ceil(n_rows / self.batch_size),
-                self.early_stopping is True,
-            ),
+            early_stopping=self.early_stopping,
             checkpoint=self.checkpoint,
         )
 
@@ -332,17 +319,17 @@ class ConditionalRBM(ConditionalDensity):
         wide = layer.over_statistics(torch.from_numpy(both).to(self.device_))
         return to_numpy(wide)
 
-    def _finish(self, wide, unseen):
+    def _finish(self, wide, held_out):
         """Calibrate, set the threshold and what explanations compare with."""
-        training_rows = wide
+        training_rows, rows = wide, wide[held_out]
         if listed_states(self.energy_) is None:
             order = np.random.default_rng(self._fit_seed).permutation
             training_rows = wide[order(len(wide))[:N_ANNEALED]]
-            if unseen.log_density is None:
-                places = unseen.places[order(len(unseen.places))[:N_ANNEALED]]
-                unseen = unseen._replace(places=places)
+            rows = rows[order(len(rows))[:N_ANNEALED]]
         training = self._measure(training_rows)
-        self.calibration_energy_ = np.sort(unseen.energies(self, wide))
+        all_rows = len(held_out) == len(wide)
+        energy = training if all_rows else self._measure(rows)
+        self.calibration_energy_ = np.sort(energy)
         self._set_references(training_rows, training)
         self._set_threshold(self._threshold(training))
 

@@ -10,10 +10,16 @@ from skebm.estimators.splits import N_FOLDS, can_hold_out, folds, holdout
 from skebm.exceptions import InterruptedFitWarning, PartitionWarning
 
 N_LARGE = 2000
-"""From this many observations on, one held-out part replaces the folds."""
+"""Observations from which one held-out part stops training, in place of the folds."""
 
-MOST_HELD_OUT = 2000
+MOST_STOPPING = 500
 """Observations of a held-out part that is not asked for."""
+
+N_MANY = 500
+"""Observations from which one fold calibrates where it does not stop training."""
+
+MOST_CALIBRATING = 2000
+"""Observations of that fold."""
 
 FEW_EPOCHS = 100
 """Epochs of a table with too few rows to hold some out, where no number is given."""
@@ -61,31 +67,34 @@ def train_unseen(estimator, table, *, comparable=True):
     Unseen
         What calibrates.
     """
-    x, every = table.rows, np.arange(len(table.rows))
+    x, n = table.rows, table.n_observations
     asked = estimator.early_stopping is True
     stops = asked or (estimator.early_stopping == "auto" and estimator.n_iter == "auto")
-    if asked or (can_hold_out(table) and not _folded(table, comparable)):
+    if not asked and not can_hold_out(table):
+        _train(estimator, x, None, FEW_EPOCHS if stops else None)
+        return Unseen(np.arange(len(x)), None)
+    if asked or not comparable or (stops and n >= N_LARGE):
         fraction = estimator.validation_fraction
         if not asked:
-            fraction = min(fraction, MOST_HELD_OUT / table.n_observations)
+            fraction = min(fraction, MOST_STOPPING / n)
         seen, places = holdout(table, fraction, estimator._fit_seed)
         _train(estimator, x[seen], x[places] if stops else None)
         return Unseen(places, None)
-    if not can_hold_out(table):
-        _train(estimator, x, None, FEW_EPOCHS if stops else None)
-        return Unseen(every, None)
     return _cross_fitted(estimator, table, stops)
 
 
-def _folded(table, comparable):
-    """Return whether every row is held out once."""
-    return comparable and table.n_observations < N_LARGE
+def _splits(table, stops, seed):
+    """Return five folds, or one where it only calibrates many rows."""
+    n = table.n_observations
+    if stops or n < N_MANY:
+        return folds(table, N_FOLDS, seed)
+    return [holdout(table, min(1 / N_FOLDS, MOST_CALIBRATING / n), seed)]
 
 
 def _cross_fitted(estimator, table, stops):
     """Train on every fold, then on all rows for as long as the folds say."""
-    x, splits = table.rows, folds(table, N_FOLDS, estimator._fit_seed)
-    found, usual, curves = np.empty(len(x)), np.empty(len(x)), []
+    x, splits = table.rows, _splits(table, stops, estimator._fit_seed)
+    found, usual, curves = [], [], []
     for seen, places in splits:
         fold, curve = _fold(estimator), {}
         valid = x[places] if stops else None
@@ -94,19 +103,19 @@ def _cross_fitted(estimator, table, stops):
             vars(estimator).update(vars(fold) | params)
             _warn(estimator)
             return Unseen(places, None)
-        found[places] = _log_density(fold, x[seen], x[places])
+        found.append(_log_density(fold, x[seen], x[places]))
         curves.append(curve)
         if stops:
             fold = _independent(_fold(estimator), x[seen])
-            usual[places] = _log_density(fold, x[seen], x[places])
-    every = np.arange(len(x))
-    if stops and not _gains(found, usual, splits):
+            usual.append(_log_density(fold, x[seen], x[places]))
+    unseen = np.concatenate([places for _, places in splits])
+    if stops and not _gains(found, usual):
         n_iter = estimator.n_iter
         _independent(estimator, x)
         estimator.n_iter = n_iter
-        return Unseen(every, usual)
+        return Unseen(unseen, np.concatenate(usual))
     _train(estimator, x, None, best_epoch(curves) if stops else None)
-    return Unseen(every, found)
+    return Unseen(unseen, np.concatenate(found))
 
 
 def _fold(estimator):
@@ -131,9 +140,9 @@ def _log_density(fold, x, unseen):
     return -fold._measure(unseen) - fold.log_partition_
 
 
-def _gains(found, usual, splits):
+def _gains(found, usual):
     """Return whether rows gain more over independent columns than the gain's error."""
-    gains = np.array([(found - usual)[places].mean() for _, places in splits])
+    gains = np.array([(f - u).mean() for f, u in zip(found, usual, strict=True)])
     return gains.mean() > gains.std(ddof=1) / np.sqrt(len(gains))
 
 

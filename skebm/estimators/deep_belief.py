@@ -45,13 +45,12 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         turned upside down: where it is at least as large as the layer two below, the
         variational bound starts where it was, and training raises it.
     learning_rate : float or "auto", default="auto"
-        Rate at the start, > 0; it falls to a hundredth. "auto": one over the largest
-        eigenvalue of the covariance of the columns, at most 1; 3% of what that
-        means for the rows of an upper layer.
+        Rate at the start, > 0; it falls to a hundredth. "auto": that of `BernoulliRBM`
+        for the rows and hidden bits of the layer, and 3% of it in upper layers.
     batch_size : int, default=100
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
-        Epochs of every layer, >= 1. "auto": 10,000 updates, at most 500 epochs.
+        Epochs of every layer, >= 1. "auto": 7,500 updates, at most 500 epochs.
     verbose : int, default=0
         Whether to print a line after every epoch.
     random_state : int, RandomState or None, default=None
@@ -65,15 +64,11 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         Of the top RBM. "auto": log Z is summed exactly where its smaller layer has up
         to 22 bits, and else annealed both ways. None: log Z stays unknown and there is
         no `score`.
-    early_stopping : "auto" or bool, default="auto"
-        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
-        5 folds and then on all rows, or by a held-out part from 2,000 rows on and
-        where ``normalizer`` is None; independent columns stay where the folds gain
-        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
-        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
+    early_stopping : bool, default=False
+        Evaluate held-out rows 30 times per layer, keep the best RBM by their
+        log-likelihood and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
-        ``early_stopping`` is not True.
+        Share of the rows, in (0, 1), held out for that; they also calibrate.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -93,8 +88,8 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         The network as an energy, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
         Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or of all rows by the log-density of the fold that left them
-        out. Below 20 rows: of the training rows.
+        held-out part, or by the log-density of the folds that left them out: of all
+        rows, or of one fold from 500 rows on. Below 20 rows: of the training rows.
     history_ : dict of str to ndarray
         That of the last layer that was trained.
     n_iter_ : int
@@ -160,6 +155,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
 
     _parameter_constraints: dict = {
         **BitDensity._parameter_constraints,
+        "early_stopping": ["boolean"],
         "hidden_layer_sizes": [
             "array-like",
             Interval(Integral, 1, None, closed="left"),
@@ -179,7 +175,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         binarize=None,
         objective="pcd",
         normalizer="auto",
-        early_stopping="auto",
+        early_stopping=False,
         validation_fraction=0.1,
         contamination="auto",
         device="auto",

@@ -305,6 +305,8 @@ class JointRecipe:
         if self._mixture is None:
             folds = KFold(min(N_FOLDS, len(z)), shuffle=True, random_state=self.seed)
             base = self.params["generative"]
+            if len(z) <= N_FOLDS and base == "auto":
+                base = "gaussian"
             self._mixture = base_of(base, z, list(folds.split(z)), self.seed)
         law = fitted_base(self._mixture, z)
         reach = max(LEAST_REACH, 1.2 * float(np.abs(z).max()))

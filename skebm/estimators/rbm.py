@@ -30,13 +30,14 @@ class BernoulliRBM(RBMDensity):
     n_components : int, default=256
         Hidden bits, >= 1.
     learning_rate : float or "auto", default="auto"
-        A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at one
-        over the largest eigenvalue of the covariance of the columns, at most 1, times
-        100 / n_components beyond 100 of them, and falls to a hundredth.
+        A number > 0 is the rate throughout, as in scikit-learn. "auto" starts at
+        2.5 / (1 + sqrt(n_components k) / 64) / max(1, l), with k the units of the
+        smaller layer and l the largest eigenvalue of the covariance of the columns,
+        and falls to a hundredth.
     batch_size : int, default=50
         Rows per update, >= 1.
     n_iter : int or "auto", default="auto"
-        Epochs, >= 0. "auto": at most 30,000 updates and 2,000 epochs.
+        Epochs, >= 0. "auto": 30,000 updates, at most 2,000 epochs.
     verbose : int, default=0
         Whether to print a line after every epoch.
     random_state : int, RandomState or None, default=None
@@ -52,13 +53,15 @@ class BernoulliRBM(RBMDensity):
         else annealed both ways. "sum" goes to 30 bits, each of which doubles its time.
         None: log Z stays unknown and there is no `score`.
     early_stopping : "auto" or bool, default="auto"
-        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train, by
-        5 folds and then on all rows, or by a held-out part from 2,000 rows on and
-        where ``normalizer`` is None; independent columns stay where the folds gain
-        less than the gain's error. Below 20 rows: 100 epochs. True: a held-out part
-        ends training. False: the whole ``n_iter``, also for the folds that calibrate.
+        "auto": with ``n_iter="auto"`` held-out likelihood says how long to train. Up to
+        1,999 rows 5 folds say it and all rows are trained on; independent columns stay
+        where the folds gain less than the gain's error. From 2,000 rows on, or where
+        ``normalizer`` is None, a held-out part says it. Below 20 rows: 100 epochs.
+        True: evaluate held-out rows 30 times, keep the best model by their
+        log-likelihood and stop when 15 evaluations bring no better one.
+        False, or a given ``n_iter``: the whole of it.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), in the held-out part; at most 2,000 rows where
+        Share of the rows, in (0, 1), in the held-out part; at most 500 rows where
         ``early_stopping`` is not True.
     checkpoint : str, path or None, default=None
         File to write to while the final model trains. A fit with the same data and
@@ -83,8 +86,9 @@ class BernoulliRBM(RBMDensity):
         The machine as an energy, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
         Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or of all rows by the log-density of the fold that left them
-        out. Below 20 rows: of the training rows.
+        held-out part, or by the log-density of the folds that left them out: of all
+        rows, or of one fold where ``n_iter`` is given and there are 500 rows. Below 20
+        rows: of the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "reconstruction_error", "loss" (the energy gap between
         rows and chains), and "valid_loss" per look at held-out rows.

@@ -71,8 +71,8 @@ class RBMClassifier(ClassReaders):
         Values above are 1, others 0. None: X lies in [0, 1], and values between are
         taken for probabilities of bits.
     early_stopping : bool, default=False
-        Look at held-out rows after every epoch or so, keep the best machine and stop
-        when 10 looks bring no better one.
+        Evaluate held-out rows 40 times (30 in generative training), keep the best
+        model and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
         Share of the rows, in (0, 1), held out for that.
     checkpoint : str, path or None, default=None

@@ -24,7 +24,7 @@ CHAINS = "persistent", "data", "tempered"
 N_JUDGES = 32
 """Annealed chains each way behind a held-out likelihood: few and long are surer."""
 
-N_JUDGE_PLACES = 300
+N_JUDGE_PLACES = 1200
 """Places on their path."""
 
 LARGE_PRODUCT = 8e6

@@ -354,3 +354,14 @@ def test_a_bare_table_is_no_sequence():
     rows = np.concatenate(X)
     model.fit(rows, (rows[:, 0] > 0).astype(int))
     assert model.predict(X[0]).shape == (5,)
+
+
+def test_row_09_a_denormal_column_is_constant_and_said_to_be():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = X[:, 0] > 0
+    X[:, 1] = 1e-310 * rng.random(60)
+    with pytest.warns(UserWarning, match=r"Columns \[1\] of X vary by less than"):
+        model = ChainLabeler().fit(X, y)
+    assert model.scale_[1] == 1
+    assert np.isfinite(model.energy(X, y)).all()

@@ -107,7 +107,10 @@ def test_far_rows_are_anomalies_and_typical_rows_are_not(fitted, X, kind):
 def test_fit_predict_is_fit_then_predict(estimator, X, dtype):
     X = X.astype(dtype)
     together = clone(estimator).fit_predict(X)
-    np.testing.assert_array_equal(together, estimator.fit(X).predict(X))
+    judge = estimator.fit(X)
+    if getattr(estimator, "novelty", False):
+        judge = judge.leave_one_out()
+    np.testing.assert_array_equal(together, judge.predict(X))
     assert set(together) == {-1, 1}
 
 
@@ -439,3 +442,28 @@ def test_devices_agree(estimator, X, X_new, device):
     np.testing.assert_allclose(
         loaded.energy(X_new), estimator.energy(X_new), rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.estimators("density")
+def test_explanations_compare_with_rows_of_the_lower_half(fitted, X):
+    """All references have at most the median energy of the training rows."""
+    found = fitted(X)
+    highest = found._measure(found._references).max()
+    assert highest <= np.median(found.energy(X)) + 1e-9
+
+
+@pytest.mark.estimators("density")
+def test_the_offset_is_a_score_and_so_holds_log_partition(fitted, X, table):
+    """The threshold t of energies: predict is -1 where E(x) > t, whatever log Z is."""
+    found, new = fitted(X), table(60)
+    is_read_only = hasattr(type(found), "log_partition_")
+    for log_partition in [found.log_partition_] if is_read_only else (None, 7.5):
+        if not is_read_only:
+            found.log_partition_ = log_partition
+        found.calibrate(new)
+        threshold = np.sort(found.energy(new))[57]  # ceil(.95 * 61) = 58 of 60
+        shift = log_partition or 0.0
+        assert found.offset_ == pytest.approx(-threshold - shift)
+        margin = threshold - found.energy(X)
+        np.testing.assert_allclose(found.decision_function(X), margin, atol=1e-9)
+        np.testing.assert_array_equal(found.predict(X) == -1, margin < 0)

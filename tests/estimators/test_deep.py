@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 
 from skebm import DeepEBM
 from skebm.energies import MLP, Bowl, Box, Constrained, Gaussians, Quadratic, Tilted
-from skebm.estimators.runs import Fit
+from skebm.estimators.runs import Fit, Runs
 from skebm.estimators.weighting import counted
 from skebm.exceptions import (
     DivergenceError,
@@ -463,3 +463,45 @@ def test_quadrature_of_three_columns_is_refused_before_training(monkeypatch):
     monkeypatch.delattr("skebm.estimators.deep.train")
     with pytest.raises(ValueError, match="Got 3 columns, but Quadrature"):
         DeepEBM(normalizer="quadrature").fit(gaussian_rows(60))
+
+
+def test_out_of_fold_log_densities_of_a_kept_tilt_are_normalised(monkeypatch):
+    """One column, so a grid integrates exp(log p): to 1 but for 20,000 draws of b.
+
+    The calibration energies of the model are those log-densities, fold by fold.
+    """
+    grid = torch.linspace(-12, 12, 24_001)[:, None]
+    read, totals, tilted = Runs.log_density, [], []
+
+    def log_density(runs, energy, x):
+        found = read(runs, energy, x)
+        totals.append(np.exp(read(runs, energy, grid)).sum() * 1e-3)
+        if isinstance(energy, Tilted):
+            tilted.extend(found)
+        return found
+
+    monkeypatch.setattr(Runs, "log_density", log_density)
+    X = np.random.default_rng(0).uniform(-1, 1, (300, 1))
+    model = DeepEBM(base="gaussian", max_iter=3, random_state=0).fit(X)
+    assert isinstance(model.energy_, Tilted)
+    np.testing.assert_allclose(totals, 1.0, atol=0.03)
+    scaled_log_z = model.log_partition_ - math.log(model.scale_[0])
+    expected = np.sort(-np.array(tilted)) - scaled_log_z
+    np.testing.assert_allclose(model.calibration_energy_, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_false_alarms_of_a_kept_tilt_are_those_promised():
+    """Twelve fits to 300 uniform rows, 2,000 new ones each: P(p <= .05) near .05.
+
+    The share of a fit has sd sqrt(.05 * .95 / 300) = .0126, the mean of twelve .0036:
+    the bounds are four of them away.
+    """
+    shares = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X, new = rng.uniform(-1, 1, (300, 2)), rng.uniform(-1, 1, (2000, 2))
+        model = DeepEBM(base="gaussian", max_iter=5, random_state=seed).fit(X)
+        assert isinstance(model.energy_, Tilted)
+        shares.append((model.p_values(new) <= 0.05).mean())
+    assert 0.03 <= np.mean(shares) <= 0.065

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.linear_model import RidgeCV
@@ -332,3 +333,20 @@ def test_the_mode_of_several_targets_is_refused_before_training():
     X, y = linear(30)
     with pytest.raises(ValueError, match="the mode is that of one"):
         tiny(prediction="mode").fit(X, np.stack([y, y], 1))
+
+
+@pytest.mark.parametrize("n", [20, 25, 30])
+def test_conformal_shares_count_the_row_to_come(n):
+    """k of n held-out levels hold a share k / (n + 1): the new row is one of n + 1."""
+    model = tiny(max_iter=1).fit(*linear(n))
+    expected = np.arange(1, n + 1) / (n + 1)
+    np.testing.assert_allclose(model.level_shares_[0], expected, rtol=1e-12)
+
+
+def test_tied_levels_take_the_share_of_the_last():
+    model = tiny(max_iter=1).fit(*linear(20))
+    model.levels_ = np.array([[0.2, 0.5, 0.5, 0.5, 0.8]])
+    model.level_shares_ = np.arange(1, 6)[None] / 6
+    p = torch.tensor([[[0.2], [0.5], [0.65], [0.8]]], dtype=torch.float64)
+    found = model._calibrated(p).flatten().tolist()
+    assert found == pytest.approx([1 / 6, 4 / 6, 4.5 / 6, 5 / 6])

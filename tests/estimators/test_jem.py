@@ -534,3 +534,12 @@ def test_missing_strings_of_pandas_are_no_labels(iris):
     assert model.classes_.tolist() == ["a", "b", "c"]
     same = JEMClassifier(**QUICK).fit(X, np.where(np.arange(150) % 2, y, -1))
     assert_array_equal(model.predict_proba(X), same.predict_proba(X))
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_few_rows_get_a_tilted_gaussian(n):
+    """Folds of a row or two fit no mixture, so there is none to choose."""
+    X = np.arange(2.0 * n).reshape(n, 2)
+    model = JEMClassifier(generative="tilted", max_iter=2, random_state=0)
+    model.fit(X, np.arange(n) % 2)
+    assert np.isfinite(model.energy(X)).all()
