@@ -8,6 +8,7 @@ import pytest
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import has_fit_parameter
 from tables import columns_of, far_rows, fit, rows_of
 
 import skebm
@@ -82,6 +83,7 @@ TRAITS = {
     "epochs": lambda e: "n_iter" in e.get_params(),
     "resumes": lambda e: "checkpoint" in e.get_params(),
     "streams": lambda e: hasattr(e, "partial_fit"),
+    "weighted": lambda e: has_fit_parameter(e, "sample_weight"),
 }
 """What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the
 public estimators that have all the traits it names. "table": fits rows that are no
