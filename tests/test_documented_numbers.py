@@ -54,11 +54,10 @@ BITS = (*STOPPING, FALSE_ALARMS)
 
 FOLDS = (
     f"{splits.N_FOLDS} folds say it",
-    f"From {cross_fitting.N_LARGE:,} rows on",
-    f"Up to {cross_fitting.N_LARGE - 1:,} rows",
+    f"up to {cross_fitting.N_LARGE - 1:,} rows",
     f"Below {splits.N_FEWEST} rows: {cross_fitting.FEW_EPOCHS} epochs",
-    f"at most {cross_fitting.MOST_STOPPING} rows",
-    f"there are {cross_fitting.N_MANY} rows",
+    f"at most {cross_fitting.MOST_CALIBRATING:,} rows",
+    f"from {cross_fitting.N_MANY} rows on",
 )
 
 TABLES = (

@@ -10,16 +10,13 @@ from skebm.estimators.splits import N_FOLDS, can_hold_out, folds, holdout
 from skebm.exceptions import InterruptedFitWarning, PartitionWarning
 
 N_LARGE = 2000
-"""Observations from which one held-out part stops training, in place of the folds."""
-
-MOST_STOPPING = 500
-"""Observations of a held-out part that is not asked for."""
+"""Observations from which no held-out rows stop a training that does not ask for it."""
 
 N_MANY = 500
 """Observations from which one fold calibrates where it does not stop training."""
 
 MOST_CALIBRATING = 2000
-"""Observations of that fold."""
+"""Observations of that fold, or of a held-out part that is not asked for."""
 
 FEW_EPOCHS = 100
 """Epochs of a table with too few rows to hold some out, where no number is given."""
@@ -69,14 +66,18 @@ def train_unseen(estimator, table, *, comparable=True):
     """
     x, n = table.rows, table.n_observations
     asked = estimator.early_stopping is True
-    stops = asked or (estimator.early_stopping == "auto" and estimator.n_iter == "auto")
+    stops = asked or (
+        estimator.early_stopping == "auto"
+        and estimator.n_iter == "auto"
+        and n < N_LARGE
+    )
     if not asked and not can_hold_out(table):
         _train(estimator, x, None, FEW_EPOCHS if stops else None)
         return Unseen(np.arange(len(x)), None)
-    if asked or not comparable or (stops and n >= N_LARGE):
+    if asked or not comparable:
         fraction = estimator.validation_fraction
         if not asked:
-            fraction = min(fraction, MOST_STOPPING / n)
+            fraction = min(fraction, MOST_CALIBRATING / n)
         seen, places = holdout(table, fraction, estimator._fit_seed)
         _train(estimator, x[seen], x[places] if stops else None)
         return Unseen(places, None)
