@@ -56,7 +56,6 @@ FOLDS = (
     f"{splits.N_FOLDS} folds say it",
     f"up to {cross_fitting.N_LARGE - 1:,} rows",
     f"Below {splits.N_FEWEST} rows: {cross_fitting.FEW_EPOCHS} epochs",
-    f"at most {cross_fitting.MOST_CALIBRATING:,} rows",
     f"from {cross_fitting.N_MANY} rows on",
 )
 

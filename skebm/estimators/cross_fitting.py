@@ -16,7 +16,7 @@ N_MANY = 500
 """Observations from which one fold calibrates where it does not stop training."""
 
 MOST_CALIBRATING = 2000
-"""Observations of that fold, or of a held-out part that is not asked for."""
+"""Observations of that fold."""
 
 FEW_EPOCHS = 100
 """Epochs of a table with too few rows to hold some out, where no number is given."""
@@ -57,30 +57,32 @@ def train_unseen(estimator, table, *, comparable=True):
     table : Counted
         Training rows.
     comparable : bool, default=True
-        Whether energies of several fits compare: log Z is known.
+        Whether energies of several fits compare: log Z is known. Else rows are held
+        out only with ``early_stopping=True``.
 
     Returns
     -------
     Unseen
         What calibrates.
     """
-    x, n = table.rows, table.n_observations
-    asked = estimator.early_stopping is True
-    stops = asked or (
+    x = table.rows
+    if estimator.early_stopping is True:
+        seen, places = holdout(
+            table, estimator.validation_fraction, estimator._fit_seed
+        )
+        _train(estimator, x[seen], x[places])
+        return Unseen(places, None)
+    if not comparable:
+        _train(estimator, x, None)
+        return Unseen(np.arange(len(x)), None)
+    stops = (
         estimator.early_stopping == "auto"
         and estimator.n_iter == "auto"
-        and n < N_LARGE
+        and table.n_observations < N_LARGE
     )
-    if not asked and not can_hold_out(table):
+    if not can_hold_out(table):
         _train(estimator, x, None, FEW_EPOCHS if stops else None)
         return Unseen(np.arange(len(x)), None)
-    if asked or not comparable:
-        fraction = estimator.validation_fraction
-        if not asked:
-            fraction = min(fraction, MOST_CALIBRATING / n)
-        seen, places = holdout(table, fraction, estimator._fit_seed)
-        _train(estimator, x[seen], x[places] if stops else None)
-        return Unseen(places, None)
     return _cross_fitted(estimator, table, stops)
 
 

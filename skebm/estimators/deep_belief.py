@@ -89,7 +89,8 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
     calibration_energy_ : ndarray of shape (n_calibration,)
         Sorted energies of rows that the models behind them did not see: of the
         held-out part, or by the log-density of the folds that left them out: of all
-        rows, or of one fold from 500 rows on. Below 20 rows: of the training rows.
+        rows, or of one fold from 500 rows on. Below 20 rows, or where
+        ``normalizer`` is None: of the training rows.
     history_ : dict of str to ndarray
         That of the last layer that was trained.
     n_iter_ : int

@@ -55,14 +55,13 @@ class BernoulliRBM(RBMDensity):
     early_stopping : "auto" or bool, default="auto"
         "auto": up to 1,999 rows and with ``n_iter="auto"`` held-out likelihood says how
         long to train. 5 folds say it, then all rows are trained on; independent columns
-        stay where the folds gain less than the gain's error. A held-out part says it
-        where ``normalizer`` is None. Below 20 rows: 100 epochs. Else as False.
-        True: evaluate held-out rows 30 times, keep the best model by their
-        log-likelihood and stop when 15 evaluations bring no better one.
-        False: the whole ``n_iter``.
+        stay where the folds gain less than the gain's error. Below 20 rows: 100 epochs.
+        Else, and where ``normalizer`` is None, as False. True: evaluate held-out rows
+        30 times, keep the best model by their log-likelihood and stop when 15
+        evaluations bring no better one. False: the whole ``n_iter``.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), in the held-out part of ``early_stopping=True`` or
-        ``normalizer=None``; without the former at most 2,000 rows.
+        Share of the rows, in (0, 1), held out by ``early_stopping=True``; they also
+        calibrate.
     checkpoint : str, path or None, default=None
         File to write to while the final model trains. A fit with the same data and
         parameters goes on from it, to the same bits.
@@ -88,7 +87,7 @@ class BernoulliRBM(RBMDensity):
         Sorted energies of rows that the models behind them did not see: of the
         held-out part, or by the log-density of the folds that left them out: of all
         rows, or of one fold from 500 rows on where held-out rows do not stop training.
-        Below 20 rows: of the training rows.
+        Below 20 rows, or where ``normalizer`` is None: of the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "reconstruction_error", "loss" (the energy gap between
         rows and chains), and "valid_loss" per look at held-out rows.
