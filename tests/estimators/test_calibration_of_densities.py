@@ -100,3 +100,14 @@ def test_the_best_epoch_is_one_that_every_fold_evaluated():
     curves = [{2: 1.0, 4: 0.5, 8: 0.2}, {2: 1.0, 4: 0.7}]
     assert best_epoch(curves) == 4
     assert best_epoch([{}, {3: 0.1}]) == 1
+
+
+def test_codes_of_blobs_flag_few_training_rows():
+    # scikit-learn's checks of training rows, on codes: 300 ranks have sd .0126.
+    rng = np.random.default_rng(0)
+    codes = rng.poisson(4.0, size=(300, 2)).astype(float)
+    model = skebm.CategoricalRBM(4, n_iter=5, random_state=0).fit(codes)
+    labels = model.predict(codes)
+    assert set(labels) == {-1, 1}
+    assert abs((labels == -1).mean() - 0.05) < 3 * 0.0126
+    assert np.array_equal(labels, np.where(model.decision_function(codes) < 0, -1, 1))
