@@ -67,7 +67,7 @@ def fitted(X, seed=0, **params):
 
 
 def shares(kind, novelty, n, n_tables, levels):
-    """Return the shares of p-values of new rows <= levels, shape (n_tables, n_levels)."""
+    """Return shares of p-values of new rows <= levels, shape (n_tables, n_levels)."""
     found = []
     for seed in range(n_tables):
         X = KINDS[kind](np.random.default_rng(seed), n + 500)
