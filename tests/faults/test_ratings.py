@@ -61,9 +61,29 @@ def test_row_22_one_seed_gives_the_same_bits(model, ratings):
         np.testing.assert_array_equal(predicted(again.fit(ratings), ratings), expected)
 
 
-def test_row_24_a_prediction_has_no_neighbours_but_for_rounding(model, ratings):
-    expected = predicted(model.fit(ratings), ratings)
-    alone = [predicted(model, ratings[i : i + 1]) for i in range(20)]
-    np.testing.assert_allclose(np.concatenate(alone), expected[:20], rtol=1e-12)
+def as_rows(ratings):
+    """Return the ratings as users by items, NaN where unrated."""
+    return ratings.pivot(index="user", columns="item", values="rating").to_numpy()
+
+
+@pytest.mark.parametrize("n_components", [4, 50])
+def test_row_24_a_prediction_has_no_neighbours(model, ratings, n_components):
+    """Bit for bit the same alone, in any order and in any batch."""
+    model.set_params(n_components=n_components).fit(ratings)
+    expected = predicted(model, ratings)
+    for size in (1, 3, 64):
+        parts = [ratings[i : i + size] for i in range(0, len(ratings), size)]
+        batched = np.concatenate([predicted(model, part) for part in parts])
+        np.testing.assert_array_equal(batched, expected)
     turned = predicted(model, ratings[::-1])
-    np.testing.assert_allclose(turned, expected[::-1], rtol=1e-12)
+    np.testing.assert_array_equal(turned, expected[::-1])
+
+
+@pytest.mark.parametrize("name", ["predict", "energy", "transform"])
+def test_row_24_rows_of_new_users_have_no_neighbours(model, ratings, name):
+    rows = as_rows(ratings)
+    read = getattr(model.set_params(n_components=50).fit(rows), name)
+    expected = read(rows)
+    alone = [read(rows[i : i + 1]) for i in range(len(rows))]
+    np.testing.assert_array_equal(np.concatenate(alone), expected)
+    np.testing.assert_array_equal(read(rows[::-1]), expected[::-1])
