@@ -5,7 +5,6 @@ import pickle
 import random
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -14,11 +13,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import get_tags
-from tables import draws, far_row, fit, typical_row, with_holes
+from tables import draws, far_row, fit, told_by, typical_row, with_holes
 
 from skebm import EnergyOutlierDetector
 from skebm.energies import LocalMemory, MemoryBag
-from skebm.exceptions import DivergenceError, InterruptedFitWarning
+from skebm.exceptions import InterruptedFitWarning
 from skebm.training.learner import Learner
 
 densities = pytest.mark.estimators("density")
@@ -82,17 +81,6 @@ def global_state():
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "environment": dict(os.environ),
     }
-
-
-def told_by(train, X):
-    """Return the messages of the warnings of a training, or of its DivergenceError."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            train(X)
-        except DivergenceError as error:
-            return [str(error)]
-    return [str(warning.message) for warning in caught]
 
 
 @pytest.mark.estimators("density", "trained")
