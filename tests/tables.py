@@ -1,12 +1,8 @@
 """Small tables in the domain of an estimator: real columns, bits or codes."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils import get_tags
-
-from skebm.exceptions import DivergenceError
 
 N_CODES = 3
 
@@ -86,14 +82,3 @@ def draws(estimator, X, n):
     if is_regressor(estimator):
         return estimator.sample(X[:2], n)
     return estimator.sample(n)
-
-
-def told_by(train, X):
-    """Return the messages of the warnings of a training, or of its DivergenceError."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            train(X)
-        except DivergenceError as error:
-            return [str(error)]
-    return [str(warning.message) for warning in caught]

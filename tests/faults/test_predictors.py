@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier, is_regressor
-from tables import fit, told_by
+from tables import fit
+from watch import told_by
 
 predictors = pytest.mark.estimators("predictor")
 real = pytest.mark.estimators("predictor", "real")

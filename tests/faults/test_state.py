@@ -1,8 +1,6 @@
 """FAULTS.md rows 19 to 26: parameters, order, seeds, global state, interrupts."""
 
-import os
 import pickle
-import random
 import subprocess
 import sys
 
@@ -13,12 +11,12 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import get_tags
-from tables import draws, far_row, fit, told_by, typical_row, with_holes
+from tables import draws, far_row, fit, typical_row, with_holes
+from watch import global_state, stop_training, told_by
 
 from skebm import EnergyOutlierDetector
 from skebm.energies import LocalMemory, MemoryBag
 from skebm.exceptions import InterruptedFitWarning
-from skebm.training.learner import Learner
 
 densities = pytest.mark.estimators("density")
 tables = pytest.mark.estimators("table")
@@ -64,23 +62,6 @@ BAD_VALUES = {
     "device": [3, None],
     "random_state": [-1, "seed", 0.5],
 }
-
-
-def global_state():
-    """Return what a library must leave as it was."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-    return {
-        "numpy": (kind, keys.tobytes(), *rest),
-        "numpy errors": np.geterr(),
-        "random": random.getstate(),
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "dtype": torch.get_default_dtype(),
-        "threads": torch.get_num_threads(),
-        "precision": torch.get_float32_matmul_precision(),
-        "grad": torch.is_grad_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "environment": dict(os.environ),
-    }
 
 
 @pytest.mark.estimators("density", "trained")
@@ -287,20 +268,6 @@ def test_row_24_training_rows_meet_the_same_arithmetic(novelty, rng, dtype):
     np.testing.assert_array_equal(
         np.sort(estimator.energy(X)), estimator.calibration_energy_
     )
-
-
-def stop_training(monkeypatch, fault, at_step):
-    """Let the trainer raise ``fault`` in one of its steps."""
-    step, steps = Learner._step, []
-
-    def stopped(self, *args):
-        steps.append(self)
-        if len(steps) == at_step:
-            raise fault
-        return step(self, *args)
-
-    monkeypatch.setattr(Learner, "_step", stopped)
-    return steps
 
 
 @in_epochs
