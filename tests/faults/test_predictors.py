@@ -1,8 +1,10 @@
 """FAULTS.md for classifiers, the regressor and the encoder: rows on densities' scores.
 
-Rows 1, 2, 4, 12 to 18 and 20 to 23 run over these in the files of their numbers. Here
-are the others, asked of whatever an estimator predicts. Row 6 and 8 ask nothing of
-bits; row 19 needs a learning rate, row 26 a checkpoint (both asked by traits).
+Rows 1, 2, 4, 12 to 15, 17, 18 and 20 to 23 run over these in the files of their
+numbers. Here are the others, asked of whatever an estimator predicts. Rows 3b, 6 to 9
+and 16 are about the size of a number, which bits do not have; row 19 and 25 need steps
+at a learning rate (`ChainLabeler` has none, its Ctrl-C is in its own file), and row 26
+a checkpoint.
 """
 
 import pickle
@@ -13,7 +15,9 @@ import pytest
 from joblib import Parallel, delayed
 from sklearn.base import clone, is_classifier, is_regressor
 from tables import fit
-from watch import told_by
+from watch import stop_training, told_by
+
+from skebm.exceptions import InterruptedFitWarning
 
 predictors = pytest.mark.estimators("predictor")
 real = pytest.mark.estimators("predictor", "real")
@@ -182,6 +186,37 @@ def test_row_24_row_independence(estimator, table, rng, dtype, readers, width):
         np.testing.assert_array_equal(read(rows[order]), expected[order])
         parts = [np.asarray(read(rows[i : i + 64])) for i in range(0, 150, 64)]
         np.testing.assert_array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.estimators("predictor", "trained")
+def test_row_25_ctrl_c_keeps_what_was_trained(
+    monkeypatch, estimator, X, X_new, readers
+):
+    steps = stop_training(monkeypatch, KeyboardInterrupt, at_step=11)
+    estimator.set_params(batch_size=25)
+    with pytest.warns(InterruptedFitWarning, match="interrupted"):
+        assert fit(estimator, X) is estimator
+    assert len(steps) >= 11
+    assert_finite(results(estimator, X_new, readers))
+
+
+@pytest.mark.estimators("predictor", "resumes")
+def test_row_26_a_killed_fit_goes_on_from_its_checkpoint(
+    monkeypatch, estimator, X, X_new, readers, tmp_path
+):
+    estimator.set_params(batch_size=25)
+    with monkeypatch.context() as patch:
+        every = stop_training(patch, None, at_step=None)
+        expected = fit(clone(estimator), X)
+    estimator.set_params(checkpoint=tmp_path / "fit")
+    with monkeypatch.context() as patch:
+        stop_training(patch, MemoryError, at_step=11)
+        with pytest.raises(MemoryError):
+            fit(estimator, X)
+    steps = stop_training(monkeypatch, None, at_step=None)
+    found = results(fit(estimator, X), X_new, readers)
+    assert len(steps) == len(every) - 2 * 4  # two epochs of four batches were whole
+    assert_same(found, results(expected, X_new, readers))
 
 
 @predictors
