@@ -258,12 +258,11 @@ class BaseEBM(OutlierMixin, Fitting, ABC):
         Raises
         ------
         ValueError
-            If q is out of its range, or X holds the training rows of a detector that
-            takes them for a mix of normal rows and anomalies.
+            If q is out of its range, or X is the training table, or mostly of it, of
+            a detector that takes it for a mix of normal rows and anomalies.
         """
-        check_is_fitted(self)
-        self._refuse_training_rows(self._rows(X))
         calls = calibration.benjamini_hochberg(self.p_values(X), q)
+        self._refuse_training_rows(self._rows(X))
         return np.where(calls, -1, 1)
 
     def calibrate(self, X_clean):

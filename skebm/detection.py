@@ -264,6 +264,8 @@ def detect(
     rows = encoder.transform(used)
     training_rows = rows if clean is None else encoder.transform(training)
     detector = _fit_detector(training_rows, settings, callbacks)
+    if clean is None:
+        detector = detector.leave_one_out()
     scores = _scores(detector, rows, settings)
     contributions = _contributions(
         detector,
@@ -335,12 +337,7 @@ def _fit_detector(rows, settings, callbacks):
 
 def _scores(detector, rows, settings):
     """Energy, p-value, flag and threshold of each row."""
-    if settings.novelty and not settings.clean:
-        energy = _training_energy(detector, rows)
-        own = np.ones(len(rows), dtype=bool)
-        p_value = calibration.conformal_p_values(energy, energy, own=own)
-    else:
-        energy, p_value = detector.energy(rows), detector.p_values(rows)
+    energy, p_value = detector.energy(rows), detector.p_values(rows)
     threshold = -float(detector.offset_)
     is_outlier = energy > threshold
     if settings.fdr is not None:
@@ -352,12 +349,6 @@ def _scores(detector, rows, settings):
         "is_outlier": is_outlier,
         "threshold": threshold,
     }
-
-
-def _training_energy(detector, rows):
-    """Energies of the training rows, each with its own copy left out."""
-    energy = getattr(detector, "training_energy_", None)
-    return detector.energy(rows) if energy is None else energy
 
 
 def _to_explain(energy, is_outlier):

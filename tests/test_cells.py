@@ -187,11 +187,10 @@ def test_the_planted_number_is_first_however_it_is_written(write):
 
 @pytest.mark.parametrize("mark", ["?", " ", "n/a"])
 @pytest.mark.parametrize("n_marks", [1, 3, 10])
-def test_the_planted_number_is_first_among_numbers_after_others_are_none(mark, n_marks):
+def test_the_planted_number_is_first_after_others_are_none(mark, n_marks):
     _, text = numbers_in_text(mark, n_marks)
     found = detect(heart(text), Settings(), explain_flagged=False)
-    number = np.flatnonzero(text != mark)
-    assert number[found.energy[number].argmax()] == PLANTED
+    assert found.top(1) == [PLANTED]
     assert found.reason(PLANTED).startswith("chol = 1500 (high)")
     assert any("taken as missing" in note for note in found.notes())
 
@@ -217,10 +216,3 @@ def test_a_column_of_words_and_some_dates_is_no_date():
     text = ["2024-01-01"] * 90 + ["2024-01-02"] * 4 + ["soon"] * 6
     encoder = TableEncoder().fit(pd.DataFrame({"day": text}))
     assert encoder.columns_[0].kind == "category"
-
-
-@pytest.mark.xfail(strict=True, reason="a rare hole still weighs more than a number")
-@pytest.mark.parametrize("n_marks", [1, 3])
-def test_the_planted_number_is_first_after_few_others_are_none(n_marks):
-    found = detect(heart(numbers_in_text("?", n_marks)[1]), Settings())
-    assert found.top(1) == [PLANTED]

@@ -31,16 +31,16 @@ class AnomalyEnergy(Energy):
     In both cases E is less by what the row's rare categories cost by themselves
     (`LevelCosts`).
 
-    Views: half-whitened z, and normal scores (clean rows) or their mean with z (rows
-    that may hold anomalies: ranks alone close the gap to a clump); where at least half
-    of the columns share a unit (pixels, ratings) one view, z with a pooled scale and
-    the shared directions stressed. A column of two values, or a block of one-hot
-    columns, is a category: rows that differ in it are sqrt(2) apart, as two random
-    numbers are on average, and in the second view of rows that may hold anomalies it
-    is half-whitened too, so that a rare combination is far from all others. R sees the
-    last view. Views are computed in float64
-    and rounded to float32, which also removes what a matrix product's rounding owes to
-    the place of a row in its batch.
+    Views: half-whitened z, its covariance shrunk for clean rows, and normal scores
+    (clean rows) or their mean with z (rows that may hold anomalies: ranks alone close
+    the gap to a clump); where at least half of the columns share a unit (pixels,
+    ratings) one view, z with a pooled scale and the shared directions stressed. A
+    column of two values, or a block of one-hot columns, is a category: rows that differ
+    in it are sqrt(2) apart, as two random numbers are on average, and in the second
+    view of rows that may hold anomalies it is half-whitened too, so that a rare
+    combination is far from all others. R sees the last view. Views are computed in
+    float64 and rounded to float32, which also removes what a matrix product's rounding
+    owes to the place of a row in its batch.
 
     Parameters
     ----------
@@ -231,7 +231,8 @@ class AnomalyEnergy(Energy):
         self.standardized = Standardized().fit(wide, gap)
         z = self.standardized(wide)
         pooled = self.standardized.pooled
-        self.whitened = Whitened(0.25 if pooled else -0.25).fit(z)
+        power = 0.25 if pooled else -0.25
+        self.whitened = Whitened(power, shrinks=self.clean).fit(z)
         self.ranked = None if pooled else Ranked().fit(z, self.standardized.varies)
 
     def _look(self, x: Tensor, own: Tensor) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ def nearest(
     table : Tensor of shape (d + 1, m')
         `search_table(rows)`.
     n_neighbors : int
-        k, below m.
+        k, at most m - c.
     own : Tensor of shape (n,) or (n, c)
         Stored rows to leave out for each query, -1 for none.
 
@@ -54,7 +54,7 @@ def nearest(
     own = own.view(len(x), -1)
     seen, copy = (own >= 0).nonzero(as_tuple=True)
     squared[seen, own[seen, copy]] = torch.inf
-    k = min(n_neighbors + SPARE, len(rows) - 1)
+    k = min(n_neighbors + SPARE, len(rows) - own.shape[1])
     index = _smallest(squared, k)
     exact = (x[:, None] - rows[index]).square().sum(2)
     order = exact.sort(dim=1, stable=True).indices[:, :n_neighbors]

@@ -124,15 +124,24 @@ class Whitened(nn.Module):
     ----------
     power : float
         0 keeps z, -1/2 whitens in full.
+    shrinks : bool, default=False
+        Whether w is drawn to its mean as far as few rows say little about it [1]_, so
+        that a row that the covariance has seen looks as a new one does.
+
+    References
+    ----------
+    .. [1] Ledoit, Wolf (2004), A well-conditioned estimator for large-dimensional
+       covariance matrices, Journal of Multivariate Analysis 88(2).
     """
 
     basis: Tensor
     variance: Tensor
     floor: Tensor
 
-    def __init__(self, power: float) -> None:
+    def __init__(self, power: float, shrinks: bool = False) -> None:
         super().__init__()
         self.power = power
+        self.shrinks = shrinks
 
     def fit(self, z: Tensor) -> Self:
         """Take the covariance of rows ``z``, float64 of shape (n, d)."""
@@ -147,7 +156,8 @@ class Whitened(nn.Module):
         floor = 0.05 * torch.where(total > 0, total, 1.0)
         self.register_buffer("basis", basis)
         self.register_buffer("variance", w.clamp(min=0))
-        self.register_buffer("floor", floor)
+        self.share = shrinkage(centered, w) if self.shrinks else 0.0
+        self.register_buffer("floor", floor + self.share * total)
         self.n_rows = n
         return self
 
@@ -170,10 +180,34 @@ class Whitened(nn.Module):
         along = z @ self.basis
         loud = seen[:, None] & (along.square() > self.variance)
         own = torch.where(loud, along.square() / self.n_rows, 0.0)
-        w = (self.variance - own).clamp(min=0)
+        w = (1 - self.share) * (self.variance - own).clamp(min=0)
         rest: Tensor = self.floor**self.power
         gain = (w + self.floor) ** self.power - rest
         return rest * z + (along * gain) @ self.basis.T
+
+
+def shrinkage(centered: Tensor, variance: Tensor) -> float:
+    """Return the share in [0, 1] of the mean variance in the best shrunk covariance.
+
+    Parameters
+    ----------
+    centered : Tensor of shape (n, d)
+        Rows of mean zero.
+    variance : Tensor of shape (min(n, d),)
+        Eigenvalues of their covariance, but for zeros.
+
+    Returns
+    -------
+    float
+        That of Ledoit and Wolf.
+    """
+    n, d = centered.shape
+    squares = variance.square().sum()
+    spread = squares - variance.sum().square() / d
+    noise = (centered.square().sum(1).square().mean() - squares) / n
+    if spread <= 0:
+        return 0.0
+    return float((noise / spread).clamp(0, 1))
 
 
 class Ranked(nn.Module):

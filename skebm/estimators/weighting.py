@@ -91,8 +91,8 @@ def counted(rows, sample_weight=None, *, together=True):
     Returns
     -------
     Counted
-        Whole weights are numbers of rows, and so are multiples of the least weight, up
-        to ten times as many rows as there are; other weights become shares of ten times
+        Whole weights are numbers of rows, and so are multiples of a common unit, up to
+        ten times as many rows as there are; other weights become shares of ten times
         as many rows as units.
 
     Raises
@@ -182,14 +182,27 @@ def numbers_of(weight, most):
     numbers : ndarray of shape (n,), int
         Positive.
     copies : int
-        1 where they are the weights or multiples of the least one; else 10, of which
+        1 where they are the weights or multiples of a common unit; else 10, of which
         every row has its share.
     """
     n = len(weight)
-    for unit in (1.0, weight.min()):
+    for unit in (1.0, _common_unit(weight)):
         multiples = weight / unit
         numbers = multiples.round()
         if numbers.sum() <= most and np.allclose(numbers, multiples):
             return np.maximum(1, numbers).astype(int), 1
     ends = (np.cumsum(weight) / weight.sum() * MOST_COPIES * n).round()
     return np.maximum(1, np.diff(ends, prepend=0)).astype(int), MOST_COPIES
+
+
+def _common_unit(weight):
+    """Return the largest number of which all weights are multiples, by Euclid."""
+    unit, others = weight.min(), np.unique(weight)
+    while len(others) > 1 and unit > 1e-6 * weight.max():
+        rest = others - unit * np.round(others / unit)
+        rest = np.abs(rest)[np.abs(rest) > 1e-9 * others]
+        if not len(rest):
+            break
+        others = np.unique(np.append(rest, unit))
+        unit = others[0]
+    return unit

@@ -41,7 +41,7 @@ def looks(x, clean, pooled):
     """The views of rows as new ones and as stored ones; the bag sees the last."""
     z = Standardized().fit(x)(x)
     new, seen = torch.zeros(len(x), dtype=torch.bool), torch.ones(len(x)).bool()
-    whitened = Whitened(0.25 if pooled else -0.25).fit(z)
+    whitened = Whitened(0.25 if pooled else -0.25, shrinks=clean).fit(z)
     ranked = Ranked().fit(z)
     for own in (new, seen):
         within, beyond = ranked(z, own)
@@ -173,7 +173,7 @@ def test_stages_are_named_and_counted():
     energy = AnomalyEnergy()
     names = list(energy.stages(x, torch.arange(40), generator=generator()))
     assert len(names) == energy.n_stages
-    assert names == ["views", "neighbours", "scales"]
+    assert names == ["views", "neighbours", "scales", "levels"]
     assert torch.equal(energy.stored_energy, stored(x).stored_energy)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm, rankdata
+from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.datasets import load_digits
 from torch.testing import assert_close
 
@@ -14,6 +15,7 @@ from skebm.energies.views import (
     Whitened,
     row_scale,
     shares_unit,
+    shrinkage,
 )
 
 
@@ -292,3 +294,27 @@ def test_row_scale_is_the_interquartile_range_then_the_sd_then_one():
     spiked[0] = 10.0
     assert_close(row_scale(spiked), spiked.std(correction=0))
     assert row_scale(torch.full((9,), 3.0)) == 1
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 5), (30, 10), (12, 40)])
+def test_shrinkage_is_that_of_ledoit_and_wolf(n, d):
+    z = np.random.default_rng(0).standard_t(4, size=(n, d)) * np.linspace(1, 3, d)
+    z -= z.mean(0)
+    variance = torch.linalg.svdvals(torch.from_numpy(z)).square() / n
+    share = shrinkage(torch.from_numpy(z), variance)
+    assert share == pytest.approx(ledoit_wolf_shrinkage(z, assume_centered=True))
+
+
+def test_whitening_shrinks_the_covariance():
+    z = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(40, 6)) @ np.diag([1, 1, 1, 2, 3, 4.0])
+    )
+    share = ledoit_wolf_shrinkage(z.numpy())
+    centered = z - z.mean(0)
+    covariance = centered.T @ centered / 40
+    mean = covariance.trace() / 6
+    shrunk = (1 - share) * covariance + (share + 0.05) * mean * torch.eye(6)
+    w, v = torch.linalg.eigh(shrunk)
+    expected = z @ (v * w**-0.25) @ v.T
+    turned = Whitened(-0.25, shrinks=True).fit(z)(z, torch.zeros(40, dtype=torch.bool))
+    torch.testing.assert_close(turned, expected)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
 from skebm import (
     BernoulliRBM,
@@ -210,3 +211,29 @@ def test_weights_of_labelled_rows_are_numbers_of_rows():
     np.testing.assert_array_equal(once, often)
     with pytest.raises(ValueError, match="Got the label 'a' in every row"):
         model.fit(BITS, y, sample_weight=y == "a")
+
+
+@pytest.mark.parametrize("factor", [2.5, 0.1, 1 / 3, np.pi])
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [2, 3, 4], [6, 4, 9], [5, 5, 7]])
+def test_ratios_of_weights_are_numbers_of_rows(numbers, factor):
+    weight = np.array(numbers, dtype=float)
+    found, copies = numbers_of(factor * weight, 1000)
+    np.testing.assert_array_equal(found, numbers)
+    assert copies == 1
+
+
+def test_weights_without_a_common_unit_are_shares():
+    found, copies = numbers_of(np.array([1.0, np.sqrt(2), np.pi]), 1000)
+    assert copies == 10
+    assert found.sum() == 30
+
+
+@pytest.mark.estimators("density", "weighted")
+def test_weights_of_another_size_give_the_same_model(estimator, table):
+    """Equal rows add up before weights are read; no total is whole at 2.5 times it."""
+    rows = table(60)
+    w = 2.0 * np.random.default_rng(0).integers(1, 3, 60) + 1
+    scores = [
+        clone(estimator).fit(rows, sample_weight=c * w).energy(rows) for c in (1, 2.5)
+    ]
+    np.testing.assert_array_equal(*scores)
