@@ -116,9 +116,9 @@ def test_row_20_unknown_device(estimator, X):
 
 @densities
 @pytest.mark.parametrize("q", [0, 1, -0.1, 2, np.nan])
-def test_row_20_bad_false_discovery_rate(fitted, X, q):
+def test_row_20_bad_false_discovery_rate(fitted, X, X_new, q):
     with pytest.raises(ValueError, match=r"q must be in \(0, 1\)"):
-        fitted(X).predict_fdr(X, q=q)
+        fitted(X).predict_fdr(X_new[:30], q=q)
 
 
 @densities
@@ -261,10 +261,10 @@ def test_row_24_row_independence(estimator, table, rng, dtype, n, width):
         np.testing.assert_array_equal(batched, scores[:stop])
 
 
-@pytest.mark.parametrize("novelty", [True, False])
-def test_row_24_training_rows_meet_the_same_arithmetic(novelty, rng, dtype):
+def test_row_24_training_rows_meet_the_same_arithmetic(rng, dtype):
+    """With novelty=True they are new rows, which meet one row more than they did."""
     X = rng.normal(size=(90, 5)).astype(dtype)
-    estimator = EnergyOutlierDetector(novelty=novelty, random_state=0).fit(X)
+    estimator = EnergyOutlierDetector(random_state=0).fit(X)
     np.testing.assert_array_equal(
         np.sort(estimator.energy(X)), estimator.calibration_energy_
     )
