@@ -15,6 +15,9 @@ from skebm.exceptions import ForkedProcessError
 CHUNK_VALUES = 2**20
 """Values of the largest matrix of one chunk: 4 MB in float32, near a core's cache."""
 
+ALIGNED = 16
+"""Numbers from one row of a chunk to the next are a multiple of this: 64 bytes."""
+
 LARGE = 4096
 """Values from which on a fresh generator pays for its start."""
 
@@ -104,8 +107,9 @@ def in_chunks(
 ) -> tuple[Tensor, ...]:
     """Apply ``function`` to chunks of exactly ``size`` rows.
 
-    The last chunk is padded, numbers with 0 and indices with -1, so that every row
-    meets the same kernel shapes alone, in any order and in any batch.
+    The last chunk is padded, numbers with 0 and indices with -1, and rows of numbers
+    begin at multiples of 64 bytes, so that every row meets the same kernels alone, in
+    any order and in any batch.
 
     Parameters
     ----------
@@ -130,7 +134,13 @@ def in_chunks(
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:
-    """Return ``rows`` filled up to ``size`` rows."""
+    """Return ``rows`` filled up to ``size`` rows; rows of a table begin aligned."""
+    if rows.ndim == 2 and rows.is_floating_point():
+        # A matrix product rounds a row of odd width by where it lies in memory.
+        width = -(-rows.shape[1] // ALIGNED) * ALIGNED
+        table = rows.new_zeros(size, width)[:, : rows.shape[1]]
+        table[: len(rows)] = rows
+        return table
     short = size - len(rows)
     if not short:
         return rows

@@ -72,6 +72,7 @@ TRAITS = {
         or is_regressor(e)
         or (hasattr(e, "transform") and not hasattr(e, "recommend"))
     ),
+    "predictor": lambda e: TRAITS["table"](e) and not TRAITS["density"](e),
     "real": lambda e: columns_of(e) == "real",
     "discrete": lambda e: columns_of(e) != "real",
     "bits": lambda e: columns_of(e) == "bits",
@@ -87,7 +88,8 @@ TRAITS = {
 }
 """What ``@pytest.mark.estimators`` asks of an estimator: a battery test runs over the
 public estimators that have all the traits it names. "table": fits rows that are no
-ratings, with or without labels; "missing": takes NaN for a missing entry; "unseen":
+ratings, with or without labels; "predictor": does so and has no density of rows,
+as classifiers; "missing": takes NaN for a missing entry; "unseen":
 takes values that no row of ``fit`` had; "numbers": refuses text and values outside its
 domain (`CategoricalRBM` has tests of its own); "epochs": trained for ``n_iter``."""
 

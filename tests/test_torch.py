@@ -244,3 +244,18 @@ def test_on_cpu_moves_from_the_gpu():
     sampler = on_cpu(Cycle(HMC(0.1, metric=metric), Independence(base)))
     assert sampler.first.metric.device.type == "cpu"
     assert sampler.second.proposal.mean.device.type == "cpu"
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 16, 17, 33])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_chunk_rounds_a_row_alike_wherever_it_lies(width, dtype):
+    """A product of matrices of odd width reads every second row unaligned."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(70, width, generator=g, dtype=dtype)
+    for n_out in (2, 8, 64):
+        layer = torch.nn.Linear(width, n_out).to(dtype).requires_grad_(False)
+        layer.weight.normal_(generator=g)
+        expected = in_chunks(lambda c, f=layer: (f(c),), 32, x)[0]
+        for shift in (1, 2, 37):
+            found = in_chunks(lambda c, f=layer: (f(c),), 32, x.roll(shift, 0))[0]
+            assert torch.equal(found, expected.roll(shift, 0))

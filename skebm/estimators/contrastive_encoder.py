@@ -36,6 +36,10 @@ CHUNK = 64
 N_UPDATES = 1000
 """Updates of a whole training."""
 
+MOST_GROWTH, LEAST_SHARE = 5.0, 0.1
+"""Growth of the weights (1.0 to 1.7 at rates up to 0.01) with which a bound below this
+share of log n is put down to the learning rate."""
+
 
 class EnergyContrastiveEncoder(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting
@@ -110,6 +114,10 @@ class EnergyContrastiveEncoder(
     -----
     InterruptedFitWarning
         If Ctrl-C ends training: the last whole epoch is kept and ``fit`` finished.
+    UserWarning
+        If ``learning_rate`` is too large: over the last quarter of the epochs the bound
+        is below a tenth of log n, n = ``batch_size`` or the rows if they are fewer, and
+        the root mean square of the weights is above five times its start.
 
     Notes
     -----
@@ -203,6 +211,7 @@ class EnergyContrastiveEncoder(
             The fitted estimator.
         """
         energy, x = self._begin(X)
+        start = _size(energy)
         self._begin_tasks(1)
         history = self._trainer(len(x)).run(
             energy,
@@ -211,6 +220,7 @@ class EnergyContrastiveEncoder(
             generator=make_generator(self._fit_seed, self.device_),
         )
         self._settle(energy, history, x)
+        self._warn_if_nothing_learned(_size(energy) / start, len(x))
         self._end_task("training")
         return self._end_tasks()
 
@@ -342,6 +352,20 @@ class EnergyContrastiveEncoder(
         self._units = to_numpy(center), float(scale if spread > 0 else 1.0)
         self.energy_ = energy
 
+    def _warn_if_nothing_learned(self, growth, n_rows):
+        """Warn if the weights grew wild and the bound of the last epochs is near 0."""
+        bounds = self.history_.get("bound", [])
+        last = bounds[-math.ceil(len(bounds) / 4) :]
+        most = math.log(min(n_rows, self.batch_size))
+        if growth > MOST_GROWTH and np.mean(last) < LEAST_SHARE * most:
+            warnings.warn(
+                f"Training taught the encoder little: it knows {np.mean(last):.2f} of "
+                f"at most {most:.2f} nats about a row's view, and its weights grew "
+                f"{growth:.0f}-fold at learning_rate={self.learning_rate:g}. Lower "
+                "learning_rate.",
+                stacklevel=5,
+            )
+
     def _rows(self, X):
         """Return X checked against the columns of ``fit``."""
         check_is_fitted(self)
@@ -369,3 +393,9 @@ class EnergyContrastiveEncoder(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _size(energy):
+    """Return the root mean square of the weights of an energy."""
+    weights = torch.cat([w.detach().flatten() for w in energy.parameters()])
+    return float(weights.double().square().mean().sqrt())

@@ -217,6 +217,10 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
             sides.append(np.exp(self._by_item.log_levels(column, row)))
         return sum(sides) / len(sides)
 
+    def _mean_level(self, p):
+        """Return the expected levels, (m,); a matrix product would look at m."""
+        return (p * self.levels_).sum(1)
+
     def _expected(self, row, column):
         """Return the expected ratings of places, -1 for unknown ones, shape (m,)."""
         knows_user = (row >= 0) & (self._user_counts[row] > 0)
@@ -224,7 +228,7 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
         guess = np.where(knows_item, self.item_means_[column], self.mean_)
         guess = np.where(knows_user & ~knows_item, self.user_means_[row], guess)
         both = knows_user & knows_item
-        guess[both] = self._proba(row[both], column[both]) @ self.levels_
+        guess[both] = self._mean_level(self._proba(row[both], column[both]))
         return guess
 
     def _predict_rows(self, X, item):
@@ -255,7 +259,7 @@ class RatingReaders(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Fitting):
         )
         others = (own >= 0).sum(1)[row] - (own[row, column] >= 0)
         known = (others > 0) & (self._item_counts[column] > 0)
-        return np.where(known, p @ self.levels_, self.item_means_[column])
+        return np.where(known, self._mean_level(p), self.item_means_[column])
 
     def _all_items(self, user):
         """Return the expected ratings of all items, and which are rated."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from skebm._torch import make_generator, to_numpy
+from skebm._torch import in_chunks, make_generator, to_numpy
 from skebm.energies import OrdinalRBM, RatedRows, Ratings
 from skebm.objectives import RatingLikelihood
 from skebm.trainer import Trainer
@@ -22,8 +22,8 @@ LEAST_EPOCHS, MOST_EPOCHS, N_UPDATES = 20, 400, 400
 N_WARMUP = 50
 """Updates over which the rate rises."""
 
-CHUNK = 4096
-"""Pairs whose expectation is computed at once."""
+CHUNK = 64
+"""Pairs whose levels are computed at once, always as many."""
 
 
 class RatingSide:
@@ -142,13 +142,14 @@ def log_levels(machine, fields, row, column, own):
     ndarray of shape (m, n_levels)
         In nats.
     """
-    found = [np.empty((0, machine.n_levels))]
-    device = fields.device
-    for start in range(0, len(row), CHUNK):
-        part = slice(start, start + CHUNK)
-        r, c, k = (torch.from_numpy(a[part]).to(device) for a in (row, column, own))
-        with torch.no_grad():
-            pushed = machine.pushes(c, k.clamp(min=0)) * (k >= 0)[:, None]
-            logits = machine.level_fields(fields[r] - pushed, c)
-            found.append(to_numpy(logits.log_softmax(1)))
-    return np.concatenate(found)
+    if not len(row):
+        return np.empty((0, machine.n_levels))
+
+    def levels(r, c, k):
+        """Return log p of the levels of one chunk of pairs."""
+        pushed = machine.pushes(c, k.clamp(min=0)) * (k >= 0)[:, None]
+        return (machine.level_fields(fields[r] - pushed, c).log_softmax(1),)
+
+    pairs = [torch.from_numpy(a).to(fields.device) for a in (row, column, own)]
+    with torch.no_grad():
+        return to_numpy(in_chunks(levels, CHUNK, *pairs)[0])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -177,3 +177,34 @@ def test_checkpoint_same_seed_and_pickle(monkeypatch, X, tmp_path):
     again = tiny(max_iter=4, checkpoint=tmp_path / "fit").fit(X)
     for other in (first, again, pickle.loads(pickle.dumps(expected))):
         np.testing.assert_array_equal(other.transform(X), expected.transform(X))
+
+
+def hard_tables():
+    """Return tables that teach an encoder little: noise, few rows, one column."""
+    rng = np.random.default_rng(0)
+    return {
+        "noise": rng.normal(size=(90, 3)),
+        "few": rng.normal(size=(6, 2)),
+        "one": rng.normal(size=(100, 1)),
+        "rare": (rng.random((100, 3)) < 0.1).astype(float),
+        "tails": rng.standard_cauchy((100, 5)),
+        "equal": np.ones((50, 3)),
+        "wine": load_wine().data,
+        "digits": load_digits().data[:200],
+    }
+
+
+@pytest.mark.parametrize("table", [name for name in hard_tables() if name != "equal"])
+@pytest.mark.parametrize("rate", [1e2, 1e8])
+def test_a_learning_rate_that_teaches_nothing_is_told(table, rate):
+    """The loss stays near log n, so that its growth tells nothing."""
+    encoder = tiny(max_iter=5, learning_rate=rate)
+    with pytest.warns(UserWarning, match=r"nats.*Lower learning_rate"):
+        encoder.fit(hard_tables()[table])
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e-3, 1e-2])
+@pytest.mark.parametrize("table", hard_tables())
+def test_a_hard_table_is_not_blamed_on_the_learning_rate(table, rate):
+    """Warnings are errors: at the default rate, slower and ten times faster."""
+    tiny(max_iter=30, learning_rate=rate).fit(hard_tables()[table])
