@@ -139,12 +139,7 @@ def departures(estimator):
 
     With ``novelty=True`` every row of ``predict`` is a new one, and ``fit_predict``
     judges training rows: LocalOutlierFactor has no ``fit_predict`` then.
-
-    The real numbers of these checks are a level each for `CategoricalRBM`: to the
-    folds, rows left out hold none but unknown levels; no training row is less likely.
     """
-    if type(estimator).__name__ == "CategoricalRBM":
-        return {"check_outliers_fit_predict", "check_outliers_train"}
     is_novelty = getattr(estimator, "novelty", False)
     return {"check_outliers_fit_predict"} if is_novelty else set()
 

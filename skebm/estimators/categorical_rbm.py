@@ -1,5 +1,7 @@
 """E(v) = -b'phi(v) - sum_j log(1 + exp(c_j + W_j phi(v))), phi(v) one-hot codes."""
 
+import numpy as np
+
 from skebm.estimators.kinds import LevelColumn
 from skebm.estimators.rbm_kinds import KindRBM
 
@@ -73,7 +75,8 @@ class CategoricalRBM(KindRBM):
         Sorted energies of rows that the models behind them did not see: of the
         held-out part, or by the log-density of the folds that left them out: of all
         rows, or of one fold from 500 rows on where held-out rows do not stop training.
-        Below 20 rows, or where ``normalizer`` is None: of the training rows.
+        Below 20 rows, where ``normalizer`` is None, or where most levels come once: of
+        the training rows.
     history_ : dict of str to ndarray
         One number per epoch: "loss" (mean negative log-likelihood of the rows;
         with chains the energy gap), "reconstruction_error", and "valid_loss" per look.
@@ -160,6 +163,14 @@ class CategoricalRBM(KindRBM):
         self.contamination = contamination
         self.device = device
         self.handle_unknown = handle_unknown
+
+    def _folds_know(self, rows):
+        """Return whether half of the cells hold a level that comes twice."""
+        known = []
+        for column in rows.T:
+            counts = np.unique(column[~np.isnan(column)], return_counts=True)[1]
+            known.append(counts[counts > 1].sum())
+        return 2 * sum(known) >= np.sum(~np.isnan(rows))
 
     def _learn(self, cells):
         """Return the columns with their categories."""

@@ -72,6 +72,10 @@ class RBMDensity(RBMReaders):
         """Return X in the values of the units, shape (n, d), NaN where missing."""
         return check_units(self, X, reset=reset)
 
+    def _folds_know(self, rows):
+        """Return whether most values of encoded rows have equals in other rows."""
+        return True
+
     def _rescaled(self, rows):
         """Return counted rows, real columns scaled anew: weights move the mean."""
         return rows
@@ -102,7 +106,7 @@ class RBMDensity(RBMReaders):
         """
         table = self._begin(X, sample_weight)
         self._begin_tasks(3)
-        known = self.normalizer is not None
+        known = self.normalizer is not None and self._folds_know(table.rows)
         unseen = train_unseen(self, table, comparable=known)
         self._end_task("training")
         self._normalize(table.rows)
