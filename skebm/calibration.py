@@ -132,9 +132,9 @@ def without_clear_anomalies(calibration):
     Clear anomalies lie above its 1 - 1e-6 quantile, behind a gap. In an exponential
     tail of mean excess s, i times the gap below the i-th highest energy is exponential
     with mean s [2]_; a gap that has a chance of 1e-5 there is no part of the tail.
-    Heavy tails have no such gap and stay whole. So do
-    energies of which most are equal to another, as in discrete tables: they have gaps
-    everywhere.
+    Heavy tails have no such gap and stay whole. Energies
+    of which most are equal to another, as in discrete tables, have gaps everywhere:
+    theirs must be wider than all energies below it are apart.
 
     Parameters
     ----------
@@ -165,8 +165,10 @@ def without_clear_anomalies(calibration):
     level = (np.arange(len(ordered)) + 1) / (len(ordered) + 1)
     central = (level >= 0.05) & (level <= 0.8)
     middle = ordered[central]
-    if len(middle) < 10 or 2 * len(np.unique(middle)) < len(middle):
+    if len(middle) < 10:
         return ordered
+    if 2 * len(np.unique(middle)) < len(middle):
+        return ordered[: len(ordered) - _behind_widest(ordered, ordered[central][-1])]
     z = norm.ppf(level[central])
     low, median, high = np.quantile(ordered, [0.25, 0.5, 0.75])
     shown = np.arcsinh((ordered - median) / (8 * (high - low) or 1.0))
@@ -194,3 +196,12 @@ def _behind_gap(tail, n_most):
     spacing = n_behind * (excess[n_below] - last)
     is_clear = spacing > -np.log(CLEAR_GAP) * mean_excess
     return int(n_behind[is_clear].max(initial=0))
+
+
+def _behind_widest(ordered, floor):
+    """Return how many values above ``floor`` lie behind a gap wider than the rest."""
+    n_behind = np.arange(np.count_nonzero(ordered > floor), 0, -1)
+    last = ordered[len(ordered) - n_behind - 1]
+    gap = ordered[len(ordered) - n_behind] - last
+    span = last - ordered[0]
+    return int(n_behind[(gap > span) & (span > 0)].max(initial=0))

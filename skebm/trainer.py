@@ -211,7 +211,8 @@ class Trainer(Params):
         finally:
             run.settle()
         progress, state = run.kept["progress"], run.learner.state
-        return History(progress["history"], progress["epoch"], interrupted, state)
+        history = dict(progress["history"])
+        return History(history, progress["epoch"], interrupted, state)
 
 
 class _Run:

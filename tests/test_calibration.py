@@ -205,3 +205,10 @@ def test_central_energies_are_never_clear_anomalies():
     """A step just below the 80th percentile: the fitted curve is flat."""
     e = np.repeat([0.0, 1.0], [795, 205])
     assert without_clear_anomalies(e).tolist() == e.tolist()
+
+
+def test_discrete_energies_drop_what_lies_beyond_all_others():
+    """Scores of few values, and infinite ones that were clipped: a tophat kernel."""
+    counts = np.repeat(np.arange(10.0), 9)
+    assert len(without_clear_anomalies(np.r_[counts, np.full(10, 1e300)])) == 90
+    assert len(without_clear_anomalies(np.r_[counts, np.full(10, 17.0)])) == 100

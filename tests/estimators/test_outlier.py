@@ -41,7 +41,8 @@ def check_p_values(p):
 @NOVELTY
 @pytest.mark.parametrize("calibrate", [False, True])
 def test_p_values_are_uniform(novelty, calibrate):
-    check_p_values(p_values_of_clean_rows(25, novelty, calibrate))
+    n_train = 400 if calibrate else 1000
+    check_p_values(p_values_of_clean_rows(25, novelty, calibrate, n_train=n_train))
 
 
 @NOVELTY

@@ -327,6 +327,13 @@ def test_held_out_rows_do_not_change_what_is_learned():
     assert histories[0] == histories[1]
 
 
+def test_what_is_noted_in_an_empty_history_stays_in_it():
+    for _ in range(2):
+        _, result = run(Trainer(max_iter=9, batch_size=25), Scripted(ctrl_c(0)))
+        assert result.history == {}
+        result.history["valid_loss"] = []
+
+
 def test_objective_that_is_no_criterion_is_not_evaluated():
     objective = Scripted(judges=False)
     _, result = run(Trainer(max_iter=2), objective, x_valid=table(10))
