@@ -106,9 +106,6 @@ class Trainer(Params):
         Patience in looks at the held-out loss, >= 1.
     valid_every : int, default=1
         Epochs between two looks, >= 1; the last epoch is looked at too.
-    valid_growth : float, default=1.0
-        Factor, >= 1, by which the epochs of two evaluations beyond ``valid_every``
-        differ; 1 keeps their distance.
     tol : float, default=1e-4
         A smaller fall than this counts as none, >= 0.
     checkpoint : str, path or None, default=None
@@ -147,7 +144,6 @@ class Trainer(Params):
     early_stopping: bool = False
     n_iter_no_change: int = 10
     valid_every: int = 1
-    valid_growth: float = 1.0
     tol: float = 1e-4
     checkpoint: str | PathLike[str] | None = None
     checkpoint_every: int = 1
@@ -253,15 +249,7 @@ class _Run:
     def _looks(self) -> bool:
         """Whether the epoch under way ends with a look at the held-out loss."""
         epoch, trainer = self.kept["progress"]["epoch"] + 1, self.trainer
-        if epoch == trainer.max_iter:
-            return True
-        if trainer.valid_growth <= 1.0 or epoch < trainer.valid_every:
-            return bool(epoch % trainer.valid_every == 0)
-        n_now, n_before = (
-            math.floor(math.log(e / trainer.valid_every, trainer.valid_growth))
-            for e in (epoch, epoch - 1 or 0.5)
-        )
-        return n_now > n_before
+        return bool(epoch % trainer.valid_every == 0 or epoch == trainer.max_iter)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""

@@ -19,7 +19,6 @@ from skebm.estimators import (
     class_training,
     conditional_rbm,
     contrastive_encoder,
-    cross_fitting,
     joint_settings,
     joint_training,
     kinds,
@@ -46,18 +45,11 @@ ROOT = Path(__file__).parents[1]
 FALSE_ALARMS = f"false-alarm rate of {FALSE_ALARM_RATE:.0%} on normal rows"
 
 STOPPING = (
-    f"valuate held-out rows {rbm_training.N_EVALUATIONS} times",
-    f"stop when {rbm_training.EVEN_PATIENCE} evaluations",
+    f"Evaluate held-out rows {rbm_training.N_LOOKS} times",
+    f"stop when {rbm_training.PATIENCE} evaluations",
 )
 
 BITS = (*STOPPING, FALSE_ALARMS)
-
-FOLDS = (
-    f"{splits.N_FOLDS} folds say it",
-    f"up to {cross_fitting.N_LARGE - 1:,} rows",
-    f"Below {splits.N_FEWEST} rows: {cross_fitting.FEW_EPOCHS} epochs",
-    f"from {cross_fitting.N_MANY} rows on",
-)
 
 TABLES = (
     f"{rbm_tables.RATE[True]} with the exact gradient",
@@ -68,7 +60,6 @@ TABLES = (
     f"exact up to {rbm_tables.MOST_EXACT} hidden bits",
     f"{clamped.MOST_HIDDEN} hidden bits",
     f"{MOST_BITS} {{}}bits",
-    *FOLDS,
     *BITS,
 )
 
@@ -80,7 +71,6 @@ CLAIMS = {
         f"has up to {MOST_BITS} bits",
         f'"sum" goes to {partition.LayerSum().most_bits} bits',
         f"exactly up to {clamped.MOST_HIDDEN} hidden bits",
-        *FOLDS,
         *BITS,
     ],
     "CategoricalRBM": [c.format("") for c in TABLES],
@@ -100,7 +90,6 @@ CLAIMS = {
         f"hidden bits {boltzmann_training.HIDDEN_UPDATES:,}.",
         f"exact, up to {state_law.MOST_UNITS} units",
         f"summed exactly up to {state_law.MOST_UNITS} units",
-        *FOLDS,
         *BITS,
     ],
     "DeepBeliefNetwork": [
@@ -118,7 +107,6 @@ CLAIMS = {
         f"at most {deep_training.MOST_EPOCHS:,} epochs",
         f"has up to {deep_boltzmann.MOST_LISTED} bits",
         f"have up to {MOST_BITS} bits",
-        *FOLDS,
         *BITS,
     ],
     "ConditionalRBM": [
@@ -136,9 +124,9 @@ CLAIMS = {
         f"between {class_training.LEAST_RATE} and {class_training.MOST_RATE}",
         f"{class_training.N_UPDATES:,} updates or {class_training.MOST_EPOCHS} epochs",
         f"least {class_training.LEAST_UPDATES:,} updates",
-        f"valuate held-out rows {class_training.N_LOOKS} times",
-        f"({rbm_training.N_EVALUATIONS} in generative training)",
-        f"stop when {rbm_training.EVEN_PATIENCE} evaluations",
+        f"Evaluate held-out rows {class_training.N_LOOKS} times",
+        f"({rbm_training.N_LOOKS} in generative training)",
+        f"stop when {rbm_training.PATIENCE} evaluations",
     ],
     "RatingRBM": [
         f'"auto" is {rating_side.LEARNING_RATE}',

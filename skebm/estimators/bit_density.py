@@ -1,6 +1,7 @@
 """What estimators of bits share: the door in, the course of a fit, the threshold."""
 
 import time
+import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
 
@@ -23,12 +24,13 @@ from skebm._torch import (
     to_numpy,
 )
 from skebm.energies import BernoulliUnits
-from skebm.estimators.cross_fitting import train_unseen, until
 from skebm.estimators.draws import check_n_samples
 from skebm.estimators.gibbs_density import GibbsDensity
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
 from skebm.estimators.scaling import given_columns
+from skebm.estimators.splits import holdout
 from skebm.estimators.weighting import counted_units
+from skebm.exceptions import InterruptedFitWarning
 from skebm.partition import Normalizer
 
 CHUNK = 64
@@ -56,13 +58,13 @@ class BitDensity(GibbsDensity):
         "verbose": ["verbose"],
         "binarize": [Interval(Real, None, None, closed="neither"), None],
         "normalizer": [StrOptions({"auto", "sum", "annealing"}), Normalizer, None],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     }
 
     @abstractmethod
-    def _train(self, rows, valid, on_epoch):
-        """Train ``energy_`` on rows (n, d), stopped by held-out ones unless None.
+    def _train(self, rows, valid):
+        """Train ``energy_`` on rows (n, d), look at held-out ones or None.
 
         Return whether Ctrl-C ended the training.
         """
@@ -98,15 +100,27 @@ class BitDensity(GibbsDensity):
         table = self._begin(X, sample_weight)
         self._begin_tasks(3)
         x = table.rows
-        known = self.normalizer is not None
-        unseen = train_unseen(self, table, comparable=known)
+        seen, held_out = np.arange(len(x)), np.arange(len(x))
+        if self.early_stopping:
+            fraction = self.validation_fraction
+            seen, held_out = holdout(table, fraction, self._fit_seed)
+        rows = self._tensor(x).float()
+        valid = rows[torch.from_numpy(held_out)] if self.early_stopping else None
+        if self._train(rows[torch.from_numpy(seen)], valid):
+            warnings.warn(
+                f"fit was interrupted: the machine is that of epoch {self.n_iter_}. "
+                "Fit again for the whole training, or lower n_iter.",
+                InterruptedFitWarning,
+                stacklevel=4,
+            )
+        self.energy_ = self.energy_.double().requires_grad_(False).eval()
         self._end_task("training")
-        self._normalize(x)
+        self._normalize(rows)
         self._end_task("normalizer")
         training = self._measure(x)
-        self._warn_if_worse(self._tensor(x).float(), training)
+        self._warn_if_worse(rows, training)
         # One of so many copies: p-values count observations.
-        known = np.sort(unseen.energies(self, x))
+        known = np.sort(training[held_out])
         self.calibration_energy_ = known[table.copies // 2 :: table.copies]
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
@@ -153,26 +167,12 @@ class BitDensity(GibbsDensity):
         self._set_device_and_seed()
         return table
 
-    def _train_on(self, x, valid, last_epoch, on_epoch):
-        """Train on encoded rows; return whether Ctrl-C ended that."""
-        on_epoch = until(last_epoch, self._printer() or on_epoch)
-        rows = self._tensor(x).float()
-        valid = None if valid is None else self._tensor(valid).float()
-        interrupted = self._train(rows, valid, on_epoch)
-        self.energy_ = self.energy_.double().requires_grad_(False).eval()
-        return interrupted
-
-    def _normalize_fold(self, x):
-        """Set log Z of a model that calibrates."""
-        self._normalize(x)
-
-    def _normalize(self, x):
+    def _normalize(self, rows):
         """Set log Z, its interval and its effective sample size."""
         self.log_partition_ = self.log_partition_interval_ = None
         self.log_partition_ess_ = None
         if self.normalizer is None:
             return
-        rows = self._tensor(x).float()
         found = self._find_partition(rows, make_generator(self._fit_seed, self.device_))
         self.log_partition_, self.log_partition_interval_ = found.value, found.interval
         self.log_partition_ess_ = found.ess

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import MOMENTUM, N_POWER, evaluated
-from skebm.trainer import History, Trainer
+from skebm.estimators.rbm_training import MOMENTUM, N_LOOKS, N_POWER, PATIENCE
+from skebm.trainer import Trainer
 
 N_POWER_ROWS = 5000
 """Rows that the power method sees."""
@@ -110,11 +110,6 @@ def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, 
     History
         Of the run.
     """
-    generator = make_generator(seed, x.device)
-    if not n_epochs:
-        set_independent(energy)
-        state = objective.init(energy, x, generator=generator)
-        return History({}, 0, False, state)
     trainer = Trainer(
         max_iter=n_epochs,
         batch_size=params["batch_size"],
@@ -124,28 +119,12 @@ def trained(energy, objective, x, x_valid, params, *, rate, n_epochs, on_epoch, 
         schedule="exponential",
         n_warmup_steps=0,
         clip_norm=math.inf,
-        early_stopping=x_valid is not None,
-        **evaluated(
-            n_epochs,
-            math.ceil(len(x) / params["batch_size"]),
-            params["early_stopping"] is True,
-        ),
+        early_stopping=params["early_stopping"],
+        n_iter_no_change=PATIENCE,
+        valid_every=max(1, n_epochs // N_LOOKS),
         checkpoint=params.get("checkpoint"),
     )
+    generator = make_generator(seed, x.device)
     return trainer.run(
         energy, objective, x, x_valid=x_valid, generator=generator, on_epoch=on_epoch
     )
-
-
-def set_independent(energy):
-    """Set the weights between units to zero, in place; biases stay.
-
-    Parameters
-    ----------
-    energy : Energy
-        Built.
-    """
-    with torch.no_grad():
-        for name, weight in energy.named_parameters():
-            if "bias" not in name and "variance" not in name:
-                weight.zero_()

@@ -5,7 +5,7 @@ import math
 import torch
 
 from skebm._torch import make_generator
-from skebm.estimators.rbm_training import EVEN_PATIENCE, RBMRun
+from skebm.estimators.rbm_training import PATIENCE, RBMRun
 from skebm.estimators.splits import holdout
 from skebm.objectives import ClassLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
@@ -86,7 +86,7 @@ def _trainer(params, n_rows):
         n_warmup_steps=N_WARMUP,
         clip_norm=math.inf,
         early_stopping=params["early_stopping"],
-        n_iter_no_change=EVEN_PATIENCE,
+        n_iter_no_change=PATIENCE,
         valid_every=max(1, n_epochs // N_LOOKS),
         checkpoint=params["checkpoint"],
     )

@@ -72,8 +72,7 @@ class ConditionalRBM(ConditionalDensity):
         Keep the best machine by the log-likelihood of held-out rows, and stop when 10
         epochs bring no better one.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), held out for that; they also calibrate. Single
-        rows are held out: with ``n_lags`` training sees those before and after.
+        Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None
         File to write to during training. A fit with the same data and parameters goes
         on from it, to the same bits.
@@ -101,9 +100,8 @@ class ConditionalRBM(ConditionalDensity):
     energy_ : ContextRBM
         E(v; u) of scaled columns, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of the held-out rows with ``early_stopping=True``, else of the
-        training rows: more than 5% of new normal rows are then flagged. `calibrate`
-        with rows of another sequence.
+        Sorted energies of the held-out rows, or of the training rows where none were
+        held out.
     history_ : dict of str to ndarray
         One number per epoch: "loss", and "valid_loss" with held-out rows.
     n_iter_ : int

@@ -87,10 +87,8 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
     energy_ : DeepBelief
         The network as an energy, in double precision, on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or by the log-density of the folds that left them out: of all
-        rows, or of one fold from 500 rows on. Below 20 rows, or where
-        ``normalizer`` is None: of the training rows.
+        Sorted energies of the held-out rows, or of the training rows where none were
+        held out: then `calibrate` with fresh rows makes p-values exact.
     history_ : dict of str to ndarray
         That of the last layer that was trained.
     n_iter_ : int
@@ -156,7 +154,6 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
 
     _parameter_constraints: dict = {
         **BitDensity._parameter_constraints,
-        "early_stopping": ["boolean"],
         "hidden_layer_sizes": [
             "array-like",
             Interval(Integral, 1, None, closed="left"),
@@ -220,7 +217,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
             names = [f"hidden{j}" for j in range(top.layer.n_features)]
         return chains_of(top, n_draws, seed), names, None
 
-    def _train(self, rows, valid, on_epoch):
+    def _train(self, rows, valid):
         """Train the RBMs from below, each on draws of the one below it."""
         sizes = layer_sizes(self.hidden_layer_sizes)
         generator = make_generator(self._fit_seed)
@@ -230,7 +227,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
         for i, rbm in enumerate(network.machines):
             self._start(i, rows)
             if not interrupted:
-                interrupted = self._train_layer(i, rows, valid, on_epoch)
+                interrupted = self._train_layer(i, rows, valid)
                 self.histories_.append(self.history_)
             rows = self._above(i, rbm, rows)
             valid = None if valid is None else self._above(i, rbm, valid)
@@ -253,7 +250,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
                 rbm.visible_bias.copy_(below.hidden_bias)
                 rbm.hidden_bias[:n] = below.visible_bias[:n]
 
-    def _train_layer(self, i, rows, valid, on_epoch):
+    def _train_layer(self, i, rows, valid):
         """Train the i-th RBM on rows; return whether Ctrl-C ended it."""
         kind = DrawnRowsLikelihood if i else RBMLikelihood
         objective = kind(chains=CHAINS[self.objective])
@@ -274,7 +271,7 @@ class DeepBeliefNetwork(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BitDe
                 self.get_params(False),
                 rate=rate,
                 n_epochs=n_epochs,
-                on_epoch=on_epoch,
+                on_epoch=self._printer(),
                 seed=seed,
             )
         )

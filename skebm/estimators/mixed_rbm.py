@@ -41,19 +41,14 @@ class MixedRBM(KindRBM):
     normalizer : {"auto", "sum", "annealing"}, Normalizer or None, default="auto"
         "auto": log Z is summed exactly where the smaller layer has up to 22 bits, and
         else annealed both ways. None: log Z stays unknown and there is no `score`.
-    early_stopping : "auto" or bool, default="auto"
-        "auto": up to 1,999 rows and with ``n_iter="auto"`` held-out likelihood says how
-        long to train. 5 folds say it, then all rows are trained on; independent columns
-        stay where the folds gain less than the gain's error. Below 20 rows: 100 epochs.
-        Else, and where ``normalizer`` is None, as False. True: evaluate held-out rows
-        30 times, keep the best model by their log-likelihood and stop when 15
-        evaluations bring no better one. False: the whole ``n_iter``.
+    early_stopping : bool, default=False
+        Evaluate held-out rows 30 times, keep the best model by their log-likelihood
+        and stop when 15 evaluations bring no better one.
     validation_fraction : float, default=0.1
-        Share of the rows, in (0, 1), held out by ``early_stopping=True``; they also
-        calibrate.
+        Share of the rows, in (0, 1), held out for that; they also calibrate.
     checkpoint : str, path or None, default=None
-        File to write to while the final model trains. A fit with the same data and
-        parameters goes on from it, to the same bits.
+        File to write to during training. A fit with the same data and parameters goes
+        on from it, to the same bits.
     contamination : "auto" or float, default="auto"
         A float in (0, 0.5] is the share of training rows to flag. "auto" aims at a
         false-alarm rate of 5% on normal rows.
@@ -83,10 +78,8 @@ class MixedRBM(KindRBM):
         The machine as an energy of bits, codes and scaled numbers, in double precision,
         on ``device_``.
     calibration_energy_ : ndarray of shape (n_calibration,)
-        Sorted energies of rows that the models behind them did not see: of the
-        held-out part, or by the log-density of the folds that left them out: of all
-        rows, or of one fold from 500 rows on where held-out rows do not stop training.
-        Below 20 rows, or where ``normalizer`` is None: of the training rows.
+        Sorted energies of the held-out rows, or of the training rows where none were
+        held out: then `calibrate` with fresh rows makes p-values exact.
     history_ : dict of str to ndarray
         One number per epoch: "loss" (mean negative log-likelihood of the rows;
         with chains the energy gap), "reconstruction_error", and "valid_loss" per look.
@@ -163,7 +156,7 @@ class MixedRBM(KindRBM):
         random_state=None,
         objective="auto",
         normalizer="auto",
-        early_stopping="auto",
+        early_stopping=False,
         validation_fraction=0.1,
         checkpoint=None,
         contamination="auto",

@@ -1,6 +1,7 @@
 """What estimators of RBMs share: training, log Z, the threshold."""
 
 import time
+import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
 from os import PathLike
@@ -21,23 +22,17 @@ from skebm._torch import (
 from skebm.base import BaseEBM
 from skebm.energies import RBM
 from skebm.estimators.choices import RBM_NORMALIZERS, RBM_OBJECTIVES, resolve
-from skebm.estimators.cross_fitting import Unseen, train_unseen, until
 from skebm.estimators.rbm_drawing import log_partition_of
 from skebm.estimators.rbm_readers import CHUNK, RBMReaders
 from skebm.estimators.rbm_stream import Stream
 from skebm.estimators.rbm_training import RBMRun
 from skebm.estimators.rbm_verdict import independent_score, warn_if_worse
+from skebm.estimators.splits import holdout
 from skebm.estimators.weighting import counted_units
+from skebm.exceptions import InterruptedFitWarning
 from skebm.objectives import RBMLikelihood
-from skebm.partition import AnnealedGibbs, LayerSum, Normalizer
-from skebm.partition.rbm import smaller_layer_bits
+from skebm.partition import Normalizer
 from skebm.samplers import marginal_energies
-
-MOST_FOLD_BITS = 14
-"""Bits of the smaller layer up to which log Z of a fold's model is summed."""
-
-FOLD_ANNEALING = AnnealedGibbs(64, n_temperatures=300)
-"""Its log Z beyond: an error of .1 nat moves few rows across a threshold."""
 
 
 class RBMDensity(RBMReaders):
@@ -59,7 +54,7 @@ class RBMDensity(RBMReaders):
         "verbose": ["verbose"],
         "objective": [StrOptions(set(RBM_OBJECTIVES)), RBMLikelihood],
         "normalizer": [StrOptions({"auto", *RBM_NORMALIZERS}), Normalizer, None],
-        "early_stopping": ["boolean", StrOptions({"auto"})],
+        "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "checkpoint": [str, PathLike, None],
     }
@@ -71,10 +66,6 @@ class RBMDensity(RBMReaders):
     def _encode(self, X, *, reset):
         """Return X in the values of the units, shape (n, d), NaN where missing."""
         return check_units(self, X, reset=reset)
-
-    def _folds_know(self, rows):
-        """Return whether most values of encoded rows have equals in other rows."""
-        return True
 
     def _rescaled(self, rows):
         """Return counted rows, real columns scaled anew: weights move the mean."""
@@ -106,12 +97,11 @@ class RBMDensity(RBMReaders):
         """
         table = self._begin(X, sample_weight)
         self._begin_tasks(3)
-        known = self.normalizer is not None and self._folds_know(table.rows)
-        unseen = train_unseen(self, table, comparable=known)
+        held_out = self._train(table)
         self._end_task("training")
-        self._normalize(table.rows)
+        self._partition = self._find_partition(self._tensor(table.rows))
         self._end_task("normalizer")
-        self._finish(table.rows, unseen, table.copies)
+        self._finish(table.rows, held_out, table.copies)
         self._judge(table.rows)
         self._end_task("calibration")
         return self._end_tasks()
@@ -147,7 +137,7 @@ class RBMDensity(RBMReaders):
         self._stream.update(self._tensor(x))
         self._note(self._stream.record)
         self._settle(self._stream.model(), self._stream.state.chains)
-        self._finish(x, Unseen(np.arange(len(x)), None))
+        self._finish(x, np.arange(len(x)))
         return self
 
     def _note(self, record):
@@ -229,34 +219,31 @@ class RBMDensity(RBMReaders):
         objective = resolve(self.objective, RBM_OBJECTIVES)
         return Stream(rbm, objective, self.learning_rate, x, self._fit_seed)
 
-    def _train_on(self, x, valid, last_epoch, on_epoch):
-        """Train on encoded rows; return whether Ctrl-C ended that."""
-        rbm, rows = self._new_rbm(x), self._tensor(x)
-        if self.verbose:
-            on_epoch = self._printer(rbm, rows)
+    def _train(self, table):
+        """Train on counted rows; return the places of the held-out ones, or all."""
+        x = table.rows
+        rbm = self._new_rbm(x)
+        seen, held_out = np.arange(len(x)), np.arange(len(x))
+        if self.early_stopping:
+            fraction = self.validation_fraction
+            seen, held_out = holdout(table, fraction, self._fit_seed)
+        rows = self._tensor(x)
         history = self._new_run(rbm).fit(
-            rows,
-            None if valid is None else self._tensor(valid),
-            until(last_epoch, on_epoch),
+            rows[torch.from_numpy(seen)],
+            rows[torch.from_numpy(held_out)] if self.early_stopping else None,
+            self._printer(rbm, rows) if self.verbose else None,
         )
         self.history_ = {k: np.asarray(v) for k, v in history.history.items()}
         self.n_iter_ = history.n_iter
-        if self.n_iter == 0 and self.early_stopping == "auto":
-            with torch.no_grad():
-                rbm.weight.zero_()
+        if history.interrupted:
+            warnings.warn(
+                f"fit was interrupted: the machine is that of epoch {history.n_iter}. "
+                "Fit again for the whole training, or lower n_iter.",
+                InterruptedFitWarning,
+                stacklevel=5,
+            )
         self._settle(rbm, history.state.chains)
-        return history.interrupted
-
-    def _normalize_fold(self, x):
-        """Find log Z of a model that calibrates, sooner and less sharply."""
-        if self.normalizer == "auto":
-            exact = smaller_layer_bits(self.energy_) <= MOST_FOLD_BITS
-            self.normalizer = LayerSum() if exact else FOLD_ANNEALING
-        self._normalize(x)
-
-    def _normalize(self, x):
-        """Find log Z, given encoded rows."""
-        self._partition = self._find_partition(self._tensor(x))
+        return held_out
 
     def _progress(self, rbm, rows, record):
         """Return what to print about an epoch."""
@@ -302,13 +289,12 @@ class RBMDensity(RBMReaders):
             slack = 3.0 * x.shape[1] if layer.states() is None else 0.0
             warn_if_worse(score, usual, advice=advice, slack=slack)
 
-    def _finish(self, x, unseen, copies=1):
+    def _finish(self, x, held_out, copies=1):
         """Calibrate, set the threshold and what explanations compare with."""
         training = self._measure(x)
         self._mean_energy = float(training.mean())
-        known = unseen.energies(self, x)
         # One of so many copies: p-values count observations.
-        self.calibration_energy_ = np.sort(known)[copies // 2 :: copies]
+        self.calibration_energy_ = np.sort(training[held_out])[copies // 2 :: copies]
         self._set_references(x, training)
         self._set_threshold(self._threshold(training))
 

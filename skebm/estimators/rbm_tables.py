@@ -11,7 +11,7 @@ from skebm.energies import GaussianUnits
 from skebm.estimators.choices import RBM_OBJECTIVES, resolve
 from skebm.estimators.rbm_density import RBMDensity
 from skebm.estimators.rbm_stream import AVERAGING, Stream
-from skebm.estimators.rbm_training import MOST_EPOCHS, RBMRun, evaluated
+from skebm.estimators.rbm_training import MOST_EPOCHS, N_LOOKS, PATIENCE, RBMRun
 from skebm.objectives import ExactLikelihood, RBMLikelihood
 from skebm.trainer import Trainer
 from skebm.training.descent import AdamW
@@ -117,15 +117,13 @@ class TableRun(RBMRun):
         Of `RBMRun`.
     """
 
-    def trainer(self, phi, stops=False):
+    def trainer(self, phi):
         """Return the trainer with the settings that fit the rows.
 
         Parameters
         ----------
         phi : Tensor of shape (n, n_statistics)
             Statistics of the training rows.
-        stops : bool, default=False
-            Whether held-out rows end training.
 
         Returns
         -------
@@ -146,12 +144,9 @@ class TableRun(RBMRun):
             schedule="exponential",
             n_warmup_steps=N_WARMUP,
             clip_norm=math.inf,
-            early_stopping=stops,
-            **evaluated(
-                n_epochs,
-                math.ceil(len(phi) / params["batch_size"]),
-                params["early_stopping"] is True,
-            ),
+            early_stopping=params["early_stopping"],
+            n_iter_no_change=PATIENCE,
+            valid_every=max(1, n_epochs // N_LOOKS),
             checkpoint=params["checkpoint"],
         )
 

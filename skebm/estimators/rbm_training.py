@@ -15,21 +15,11 @@ N_UPDATES = 30_000
 MOST_EPOCHS = 2000
 """Epochs of a small table, which needs fewer updates."""
 
-N_EVALUATIONS = 30
-"""Evaluations of held-out rows in a whole training with ``early_stopping=True``."""
+N_LOOKS = 30
+"""Looks at held-out rows in a whole training."""
 
-EVEN_PATIENCE = 15
-"""Those without a better likelihood that end it."""
-
-FIRST_EVALUATION = 100
-"""Updates before held-out rows are evaluated."""
-
-EVALUATION_GROWTH = 1.4
-"""Factor between the epochs of two evaluations of held-out rows."""
-
-PATIENCE = 6
-"""Evaluations without a better likelihood that end training: after 1.4^6 = 7.5 times as
-many epochs as the best."""
+PATIENCE = 15
+"""Looks without a better likelihood that end it."""
 
 MOMENTUM = 0.5
 """Decay of the running mean of the gradient."""
@@ -61,34 +51,6 @@ def epochs_for(n_rows, batch_size):
         For 30,000 updates, at most 2,000.
     """
     return min(MOST_EPOCHS, max(1, N_UPDATES // math.ceil(n_rows / batch_size)))
-
-
-def evaluated(n_epochs, n_batches, asked=False):
-    """Return when held-out rows are evaluated and end training: fields of `Trainer`.
-
-    Parameters
-    ----------
-    n_epochs, n_batches : int
-        Epochs of a whole training, updates of each.
-    asked : bool, default=False
-        Whether the user asked for early stopping: 30 evaluations, evenly spread.
-
-    Returns
-    -------
-    dict
-        Else the first epoch of at least 100 updates, the next ones 1.4 times as late
-        each.
-    """
-    if asked:
-        every = max(1, n_epochs // N_EVALUATIONS)
-        return {"valid_every": every, "n_iter_no_change": EVEN_PATIENCE}
-    first = math.ceil(FIRST_EVALUATION / n_batches)
-    return {
-        "valid_every": max(1, min(first, n_epochs)),
-        "valid_growth": EVALUATION_GROWTH,
-        "n_iter_no_change": PATIENCE,
-        "tol": 0.0,
-    }
 
 
 def stable_rate(phi, generator, n_hidden=1):
@@ -169,15 +131,13 @@ class RBMRun:
         self.rbm, self.objective, self.params = rbm, objective, params
         self.generator = make_generator(seed, rbm.weight.device)
 
-    def trainer(self, phi, stops=False):
+    def trainer(self, phi):
         """Return the trainer with the settings that fit the rows.
 
         Parameters
         ----------
         phi : Tensor of shape (n, n_statistics)
             Statistics of the training rows.
-        stops : bool, default=False
-            Whether held-out rows end training.
 
         Returns
         -------
@@ -201,12 +161,9 @@ class RBMRun:
             schedule=schedule,
             n_warmup_steps=0,
             clip_norm=math.inf,
-            early_stopping=stops,
-            **evaluated(
-                n_epochs,
-                math.ceil(len(phi) / params["batch_size"]),
-                params["early_stopping"] is True,
-            ),
+            early_stopping=params["early_stopping"],
+            n_iter_no_change=PATIENCE,
+            valid_every=max(1, n_epochs // N_LOOKS),
             checkpoint=params["checkpoint"],
         )
 
@@ -235,9 +192,7 @@ class RBMRun:
         with torch.no_grad():
             phi = layer.statistics(x)
             missing = layer.over_statistics(x.isnan())
-            trainer = self.trainer(
-                phi.masked_fill(missing, torch.nan), x_valid is not None
-            )
+            trainer = self.trainer(phi.masked_fill(missing, torch.nan))
         if trainer.max_iter == 0:
             state = self.objective.init(self.rbm, x, generator=self.generator)
             return History({}, 0, False, state)

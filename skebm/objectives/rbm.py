@@ -27,13 +27,6 @@ N_JUDGES = 32
 N_JUDGE_PLACES = 1200
 """Places on their path."""
 
-N_SMALL_PLACES = 300
-"""Places for few weights: log Z of 4,608 trained ones was off by .04 to .08 nats, by
-.02 to .05 with 1,200 places at four times the time."""
-
-N_FEW_WEIGHTS = 5000
-"""Weights up to which these are enough."""
-
 LARGE_PRODUCT = 8e6
 """Multiplications per product from which bfloat16 pays."""
 
@@ -179,9 +172,9 @@ class RBMLikelihood(Objective):
             e = float(rbm(filled(AnnealedLayers(rbm), rows, generator)).mean())
         if smaller_layer_bits(rbm) <= MOST_BITS // 2:
             return e + LayerSum()(rbm).value
-        few = rbm.weight.numel() <= N_FEW_WEIGHTS
-        n_places = N_SMALL_PLACES if few else N_JUDGE_PLACES
-        ahead, behind = AnnealedGibbs(N_JUDGES, n_temperatures=n_places).both_ways(
+        ahead, behind = AnnealedGibbs(
+            N_JUDGES, n_temperatures=N_JUDGE_PLACES
+        ).both_ways(
             rbm,
             base=rbm.independent(),
             generator=generator,

@@ -39,7 +39,6 @@ def refuse_bad_settings(trainer: Any) -> None:
         "ema": (0 <= trainer.ema < 1, "a number in [0, 1)"),
         "n_iter_no_change": (trainer.n_iter_no_change >= 1, whole),
         "valid_every": (trainer.valid_every >= 1, whole),
-        "valid_growth": (trainer.valid_growth >= 1, "a number >= 1"),
         "tol": (trainer.tol >= 0, "a number >= 0"),
         "checkpoint_every": (trainer.checkpoint_every >= 1, whole),
     }

@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from skebm import BernoulliRBM
-from skebm.estimators.rbm_training import EVEN_PATIENCE
+from skebm.estimators.rbm_training import PATIENCE
 from skebm.exceptions import DataDomainError
 from skebm.objectives import RBMLikelihood
 from skebm.partition import AnnealedGibbs
@@ -352,7 +352,7 @@ def test_early_stopping_keeps_the_best_look():
         16, learning_rate=8.0, n_iter=300, early_stopping=True, random_state=0
     ).fit(bits(60))
     losses = rbm.history_["valid_loss"]
-    assert len(losses) == 1 + EVEN_PATIENCE + losses.argmin()
+    assert len(losses) == 1 + PATIENCE + losses.argmin()
     assert rbm.n_iter_ == 10 * len(losses) < 300
     assert len(rbm.calibration_energy_) == 6
     kept = rbm.calibration_energy_.mean() + rbm.log_partition_
