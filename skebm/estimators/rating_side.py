@@ -145,11 +145,11 @@ def log_levels(machine, fields, row, column, own):
     if not len(row):
         return np.empty((0, machine.n_levels))
 
-    def levels(r, c, k):
+    def _levels(r, c, k):
         """Return log p of the levels of one chunk of pairs."""
         pushed = machine.pushes(c, k.clamp(min=0)) * (k >= 0)[:, None]
         return (machine.level_fields(fields[r] - pushed, c).log_softmax(1),)
 
     pairs = [torch.from_numpy(a).to(fields.device) for a in (row, column, own)]
     with torch.no_grad():
-        return to_numpy(in_chunks(levels, CHUNK, *pairs)[0])
+        return to_numpy(in_chunks(_levels, CHUNK, *pairs)[0])
